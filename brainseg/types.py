@@ -112,16 +112,11 @@ class Study:
 class Geometry:
     """How a study's slices became network input, enough to undo it.
 
-    A slice of `original` (H, W) was resized to `scaled`, cut to the window
-    (`top`, `left`, `height`, `width`) and padded at the bottom and right to `padded`.
+    A slice of `original` (H, W) was resized to `scaled`, then padded at the bottom and right to `padded`.
     """
 
     original: tuple[int, int]
     scaled: tuple[int, int]
-    top: int
-    left: int
-    height: int
-    width: int
     padded: tuple[int, int]
 
 

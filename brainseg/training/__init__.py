@@ -1,0 +1,1 @@
+"""Everything that makes weights; the app never imports it."""

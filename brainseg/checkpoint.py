@@ -1,0 +1,183 @@
+"""A weights folder <-> network and card.
+
+A folder holds config.json (the card), model.safetensors and README.md, exactly what a Hub model repository
+holds. Only safetensors are read, and only when their sha256 is the one the card states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
+from brainseg.preprocess import Preprocess
+from brainseg.types import ModelSpec, WeightsCard, WeightsError
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+BUNDLED = Path(__file__).resolve().parent.parent / "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network in evaluation mode with the card of its weights."""
+
+    card: WeightsCard
+    network: UNet | UNetPP
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The preprocessing the network was trained with."""
+        return Preprocess(**self.card.preprocess)
+
+
+def bundled() -> dict[str, WeightsCard]:
+    """Cards of the weights that come with the repository, in the order of `ARCHITECTURES`.
+
+    Raises:
+        WeightsError: if a bundled card is damaged.
+    """
+    return {
+        name: read_card(BUNDLED / name) for name in ARCHITECTURES if (BUNDLED / name / CONFIG).is_file()
+    }
+
+
+def load(name: str | Path) -> LoadedModel:
+    """Load weights by bundled name (`unet`, ...), folder, or Hub id (`owner/name` or `owner/name@revision`).
+
+    Raises:
+        WeightsError: if they are missing, damaged, or of another network than the card says.
+    """
+    folder = resolve(name)
+    card = read_card(folder)
+    path = folder / TENSORS
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; get the weights folder again")
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.sha256:
+        raise WeightsError(
+            f"{path} is not the file its card describes (sha256 {digest[:12]}, expected {card.sha256[:12]}); "
+            "it is damaged or was changed: get the weights folder again"
+        )
+    try:
+        state = safetensors.torch.load(data)
+    except Exception as error:
+        raise WeightsError(f"{path} is not a readable safetensors file; get the weights folder again") from error
+    network = build(card.spec)
+    own = network.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or sorted(
+        key for key in own if own[key].shape != state[key].shape
+    )
+    if wrong:
+        raise WeightsError(
+            f"{path} does not fit {ARCHITECTURES[card.spec.architecture].title} of width {card.spec.width} "
+            f"({len(wrong)} tensors differ, first {wrong[0]}); these are weights of another network"
+        )
+    network.load_state_dict(state)
+    return LoadedModel(card, network.eval())
+
+
+def resolve(name: str | Path) -> Path:
+    """The local folder of a bundled name, a folder or a Hub id, downloading the last if needed.
+
+    Raises:
+        WeightsError: if there is no such thing, or the Hub cannot be reached.
+    """
+    if str(name) in ARCHITECTURES:
+        folder = BUNDLED / str(name)
+        if not folder.is_dir():
+            raise WeightsError(
+                f"bundled weights {name!r} are not installed at {folder}; run from a clone of the repository"
+            )
+        return folder
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if str(name).count("/") == 1 and not path.is_absolute() and not str(name).startswith("."):
+        return _download(str(name))
+    raise WeightsError(
+        f"no weights {str(name)!r}: give one of {', '.join(ARCHITECTURES)}, a weights folder, or a Hub id "
+        "owner/name"
+    )
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow to import, seldom needed
+
+    repo, _, revision = hub_id.partition("@")
+    try:
+        return Path(
+            snapshot_download(repo, revision=revision or None, allow_patterns=[CONFIG, TENSORS, "README.md"])
+        )
+    except Exception as error:
+        raise WeightsError(
+            f"weights {hub_id!r} are neither a folder nor reachable on the Hub; check the name and the network"
+        ) from error
+
+
+def read_card(folder: Path) -> WeightsCard:
+    """Read config.json of a weights folder.
+
+    Raises:
+        WeightsError: if it is missing or not a card.
+    """
+    path = folder / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        spec = ModelSpec(**raw.pop("spec"))
+        for key in ("training_patients", "validation_patients"):
+            raw[key] = tuple(raw[key])
+        card = WeightsCard(spec=spec, **raw)
+        Preprocess(**card.preprocess)
+        if card.spec.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {card.spec.architecture!r} is not known")
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing; this is not a weights folder") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is not a brainseg weights card; get the weights folder again") from error
+    return card
+
+
+def write_card(folder: Path, card: WeightsCard) -> None:
+    """Write config.json of a weights folder."""
+    ordered = {field.name: asdict(card)[field.name] for field in fields(card)}
+    (folder / CONFIG).write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard:
+    """Write model.safetensors and config.json; returns the card with the sha256 filled in.
+
+    Convolution weights are stored in fp16; norms, biases and running statistics, tiny and sensitive, stay
+    fp32. A network loaded from a folder and saved again gives the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: (value.half() if value.ndim > 1 else value).detach().cpu().contiguous()
+        for key, value in network.state_dict().items()
+    }
+    data = safetensors.torch.save(state, metadata={"format": "pt"})
+    (folder / TENSORS).write_bytes(data)
+    card = replace(card, sha256=hashlib.sha256(data).hexdigest())
+    write_card(folder, card)
+    return card
+
+
+def initialise_from(network: UNet | UNetPP, source: UNet | UNetPP) -> int:
+    """Copy every tensor of `source` that `network` holds under the same name and shape.
+
+    Returns:
+        How many tensors were copied.
+    """
+    own = network.state_dict()
+    shared: dict[str, torch.Tensor] = {
+        key: value
+        for key, value in source.state_dict().items()
+        if key in own and own[key].shape == value.shape
+    }
+    network.load_state_dict(own | shared)
+    return len(shared)

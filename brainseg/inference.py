@@ -1,0 +1,189 @@
+"""Predictor: Study -> Prediction, with progress, cancel, flips at test time and the gates' coefficients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brainseg.checkpoint import LoadedModel
+from brainseg.models.blocks import AttentionGate
+from brainseg.preprocess import invert
+from brainseg.types import AttentionMap, Cancelled, FloatArray, Geometry, Prediction, Study, WeightsError
+
+Progress = Callable[[int, int], None]
+
+BATCH = 8
+"""Slices a forward pass. Fixed, so that the same study gives the same numbers by every road."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``"auto"`` is the first CUDA device, else Apple's GPU, else the CPU.
+
+    Raises:
+        WeightsError: if a named device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise WeightsError(f"device {name!r} is not available here; use auto or cpu") from error
+    return device
+
+
+def autocast(device: torch.device) -> Any:
+    """bf16 where the hardware multiplies it natively, full precision elsewhere.
+
+    Elsewhere bf16 is emulated, and slower than float32.
+    """
+    native = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": torch.cpu._is_avx512_bf16_supported,
+    }.get(device.type)
+    return torch.autocast(device.type, torch.bfloat16) if native is not None and native() else nullcontext()
+
+
+@contextmanager
+def capture_gates(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """While open, each forward pass leaves every gate's coefficients in the yielded dict.
+
+    Yields:
+        Name of the gate -> (B, 1, h, w) float32 on the CPU, 0..1; see `gate_names`.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def reader(key: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def read(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            seen[key] = output.detach().float().cpu()
+
+        return read
+
+    handles = [gate.psi[-1].register_forward_hook(reader(key)) for key, gate, _ in gate_names(network)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def gate_names(network: nn.Module) -> list[tuple[str, AttentionGate, int]]:
+    """(name, gate, level) of each gate, finest level first.
+
+    The name is ``x{level}`` for U-Net and ``x{level}_{column}.skip{index}`` for U-Net++.
+    """
+    gates = []
+    for path, module in network.named_modules():
+        if isinstance(module, AttentionGate):
+            _, place, _, index = path.split(".")
+            level = int(place.split("_")[0])
+            gates.append((f"x{place}.skip{index}" if "_" in place else f"x{place}", module, level))
+    return sorted(gates, key=lambda gate: (gate[2], gate[0]))
+
+
+def probabilities(network: nn.Module, batch: FloatArray, device: torch.device) -> FloatArray:
+    """(B, 3, h, w) float32 -> (B, h, w) float32 in 0..1."""
+    x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast(device):
+        out = torch.sigmoid(network(x).float())
+    return np.asarray(out[:, 0].cpu().numpy(), np.float32)
+
+
+class Predictor:
+    """One network on one device, ready for studies."""
+
+    def __init__(self, model: LoadedModel, device: str = "auto") -> None:
+        self.model = model
+        self.device = choose_device(device)
+        self.network = model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def predict(
+        self,
+        study: Study,
+        *,
+        tta: bool = False,
+        attention: bool = True,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Prediction:
+        """Find the tumour in every slice of a study.
+
+        Args:
+            study: the patient.
+            tta: average over left-right flips; twice the work.
+            attention: keep the coefficients of the gates, for networks that have them.
+            progress: called with (slices done, slices in all) after each batch, and once with 0 at the start.
+            cancelled: asked before each batch; answering True stops.
+
+        Raises:
+            Cancelled: if `cancelled` answered True.
+        """
+        started = time.perf_counter()
+        images, geometry = self.model.preprocess.apply(study)
+        total = len(images)
+        parts: list[FloatArray] = []
+        gates: dict[str, list[FloatArray]] = {}
+        if progress:
+            progress(0, total)
+        for start in range(0, total, BATCH):
+            if cancelled and cancelled():
+                raise Cancelled("prediction was stopped")
+            batch = images[start : start + BATCH]
+            if attention:
+                with capture_gates(self.network) as seen:
+                    part = probabilities(self.network, batch, self.device)
+                for key, value in seen.items():
+                    gates.setdefault(key, []).append(value[:, 0].numpy().astype(np.float16))
+            else:
+                part = probabilities(self.network, batch, self.device)
+            if tta:
+                mirrored = np.ascontiguousarray(batch[..., ::-1])
+                part = (part + probabilities(self.network, mirrored, self.device)[..., ::-1]) / 2
+            parts.append(part)
+            if progress:
+                progress(min(start + BATCH, total), total)
+        card = self.model.card
+        return Prediction(
+            model=card.name,
+            architecture=card.spec.architecture,
+            case_id=study.case_id,
+            probability=invert(np.concatenate(parts), geometry),
+            threshold=card.threshold,
+            keep=card.keep,
+            attention=tuple(
+                AttentionMap(key, level, np.concatenate(gates[key]), geometry)
+                for key, _, level in gate_names(self.network)
+                if key in gates
+            ),
+            seconds=time.perf_counter() - started,
+            weights_sha256=card.sha256,
+            seen_in_training=study.case_id in card.training_patients,
+            tta=tta,
+        )
+
+
+def attention_on_slices(attention: AttentionMap) -> FloatArray:
+    """A gate's coefficients resampled bilinearly to the slice grid: (S, H, W) float32 in 0..1."""
+    return invert(attention.coefficients.astype(np.float32), attention.geometry)
+
+
+def mean_attention(maps: tuple[AttentionMap, ...], level: int) -> AttentionMap:
+    """The mean over the gates of one level, still on their grid.
+
+    Raises:
+        ValueError: if no gate stands at that level.
+    """
+    same = [item for item in maps if item.level == level]
+    if not same:
+        raise ValueError(f"no gate at level {level}")
+    geometry: Geometry = same[0].geometry
+    mean = np.mean([item.coefficients.astype(np.float32) for item in same], axis=0).astype(np.float16)
+    return AttentionMap(f"level {level}", level, mean, geometry)

@@ -1,0 +1,22 @@
+"""How much is read before a sentence says that it is too much."""
+
+MAX_FILES = 20_000
+"""Files in one folder or zip; the LGG data set has about 8,000, and its published zip holds it twice."""
+
+MAX_SLICES = 1_000
+"""Slices of one patient."""
+
+MAX_SIDE = 4_096
+"""Rows or columns of one slice, in pixels."""
+
+MAX_VOXELS = 2**27
+"""Slices x rows x columns of one patient: 1.6 GB once in float32 with three channels."""
+
+MAX_UNZIPPED = 2 * 2**30
+"""Bytes of all members of a zip together."""
+
+MAX_RATIO = 100
+"""Unpacked to packed size, once the unpacked size passes `RATIO_FROM`; blank masks alone pack 800 to 1."""
+
+RATIO_FROM = 64 * 2**20
+"""Bytes under which a high ratio does no harm."""

@@ -1,0 +1,428 @@
+"""One patient's files -> `Study`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainseg.io.cases import Case, find_cases, relative_names
+from brainseg.io.files import NamedBytes, collect
+from brainseg.io.limits import MAX_SLICES, MAX_VOXELS
+from brainseg.io.masks import NotAMaskError, looks_like_mask, to_mask
+from brainseg.io.names import masks_by_name, natural, parse
+from brainseg.io.raster import Raster, decode
+from brainseg.io.text import listed, plural, shown
+from brainseg.types import BoolArray, InputError, Source, SourceFile, Spacing, Study
+
+ONE_SEQUENCE = "Only one sequence was given; it was used for all three channels, results are less reliable."
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    # One file; `name` is relative to the patient's folder.
+    file: NamedBytes
+    name: str
+    number: int | None
+    raster: Raster
+    why: str = ""
+
+    @property
+    def pages(self) -> int:
+        return int(self.raster.pixels.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    # One slice or one mask: a page of an item. `pixels` is (H, W, C).
+    item: _Item
+    number: int
+    pixels: npt.NDArray[Any]
+
+
+def read_study(
+    source: Path | Sequence[Path], *, case_id: str | None = None, spacing_mm: Spacing | None = None
+) -> Study:
+    """Read one patient from a folder, a zip or files on disk; see `read_case`.
+
+    Raises:
+        InputError: as `collect`, `find_cases` and `read_case`; also if several patients are there and
+            `case_id` names none of them.
+    """
+    cases = find_cases(collect(source))
+    found = listed((shown(case.case_id) for case in cases), most=5)
+    if case_id is not None:
+        for case in cases:
+            if case.case_id == case_id:
+                return read_case(case, spacing_mm=spacing_mm)
+        raise InputError(f"There is no patient {shown(case_id)} here: choose among {found}.")
+    if len(cases) > 1:
+        raise InputError(f"Files of {len(cases):,} patients were given ({found}): choose one of them.")
+    return read_case(cases[0], spacing_mm=spacing_mm)
+
+
+def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
+    """Decode one patient.
+
+    Args:
+        case: from `find_cases`.
+        spacing_mm: between slices, rows and columns in mm, if the user knows it; the formats hold none.
+
+    Returns:
+        A study whose `slices` are (S, H, W, 3) in the dtype of the files (8- to 32-bit integers, floats),
+        ascending by slice number; `orientation` is None. A single channel is repeated three
+        times. Gaps in the numbers, and slices without a mask beside others with one, are accepted and said
+        in `notes`. The digest covers role, base name and content of each file in slice order, so that a
+        folder, a zip and an upload of the same files read as the same study.
+
+    Raises:
+        InputError: anything that leaves a doubt over which pixels are which: a damaged file, slices of
+            different sizes or depths, a number used twice, a mask without its slice or of another size or
+            with more than two values, only masks, more than 1,000 slices.
+    """
+    _check_spacing(spacing_mm)
+    slices, masks = _triaged(case)
+    images, marks = _planes(slices, masks)
+    _check_numbers(images, masks_too=False)
+    _check_numbers(marks, masks_too=True)
+    _check_pairs(images, marks)
+    _check_alike(images)
+    volume = np.stack([plane.pixels for plane in images])
+    notes = [*_about_numbers(images), *_about_channels(slices, volume, case.case_id)]
+    if volume.shape[-1] == 1:
+        volume = np.repeat(volume, 3, axis=-1)
+    reference, rules = _reference(images, marks)
+    notes += _about_masks(images, marks, reference, rules)
+    notes += [
+        f"{file.name} was ignored: {file.note}." for file in case.ignored if file.note != "not an image"
+    ]
+    return Study(
+        slices=volume,
+        case_id=case.case_id,
+        source=_source(images, marks, rules, case.ignored),
+        slice_numbers=tuple(plane.number for plane in images),
+        reference=reference,
+        spacing_mm=spacing_mm,
+        notes=tuple(notes),
+    )
+
+
+def _check_spacing(spacing: Spacing | None) -> None:
+    if spacing is None:
+        return
+    if len(spacing) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing):
+        raise InputError(
+            "The spacing is not three positive numbers: give the distance between slices, rows and columns "
+            "in mm."
+        )
+
+
+def _triaged(case: Case) -> tuple[list[_Item], list[_Item]]:
+    # Names decide first; content can turn an unnamed file into a mask, never a named mask into a slice.
+    files = sorted(case.files, key=lambda file: natural(file.name))
+    names = relative_names([file.name for file in files])
+    named = masks_by_name([file.name for file in files])
+    for count, word in ((named.count(False), "slice"), (named.count(True), "mask")):
+        if count > MAX_SLICES:
+            raise InputError(
+                f"{shown(case.case_id)} has {plural(count, word)}, the most is {MAX_SLICES:,}: "
+                "give the files of one patient."
+            )
+    if all(named):
+        raise InputError(f"Only masks were given for {shown(case.case_id)}: add its slices.")
+    items = []
+    voxels = 0
+    for file, name in zip(files, names, strict=True):
+        # Bytes are held from here, so that the digest is of what was decoded.
+        held = NamedBytes(file.name, file.data)
+        item = _Item(held, name, parse(name).number, decode(held, label=name))
+        voxels += math.prod(item.raster.pixels.shape[:3])
+        if voxels > 2 * MAX_VOXELS:
+            raise InputError(_too_large(case.case_id))
+        items.append(item)
+    masks = [replace(i, why="named as a mask") for i, named_so in zip(items, named, strict=True) if named_so]
+    slices = [item for item, named_so in zip(items, named, strict=True) if not named_so]
+    slices, more = _by_content(case, slices, bool(masks))
+    if sum(math.prod(item.raster.pixels.shape[:3]) for item in slices) > MAX_VOXELS:
+        raise InputError(_too_large(case.case_id))
+    return slices, masks + more
+
+
+def _too_large(case_id: str) -> str:
+    return (
+        f"{shown(case_id)} has more than {MAX_VOXELS // 10**6} million voxels: "
+        "give fewer slices or slices as the scanner made them."
+    )
+
+
+def _by_content(case: Case, slices: list[_Item], masks_given: bool) -> tuple[list[_Item], list[_Item]]:
+    binary = [item for item in slices if looks_like_mask(item.raster.pixels)]
+    if len(binary) == len(slices):
+        raise InputError(
+            f"{shown(binary[0].name)} and every other image of {shown(case.case_id)} hold only two values, "
+            "as masks do: add the slices."
+        )
+    rest = [item for item in slices if item not in binary]
+    partner = {item.number: item for item in rest}
+    masks = []
+    for item in binary:
+        values = item.raster.pixels
+        if item.number in partner and not masks_given:
+            why = f"grey with only two values, and the number of {partner[item.number].name}"
+            masks.append(replace(item, why=why))
+        elif item.number in partner or values.max() == _full(values.dtype):
+            raise InputError(
+                f"{shown(item.name)} holds only two values, as a mask does, but is not named as one: name "
+                "masks as their slice with _mask at the end."
+            )
+        else:
+            # The last slices above the brain can hold one stray grey level.
+            rest.append(replace(item, why=f"only the values 0 and {values.max():g}"))
+    rest.sort(key=lambda item: natural(item.file.name))
+    return rest, masks
+
+
+def _full(dtype: np.dtype[Any]) -> float:
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+
+
+def _planes(slices: list[_Item], masks: list[_Item]) -> tuple[list[_Plane], list[_Plane]]:
+    stack = next((item for item in slices + masks if item.pages > 1), None)
+    if stack is not None:
+        if len(slices) > 1 or len(masks) > 1:
+            raise InputError(
+                f"{shown(stack.name)} holds {stack.pages} pages and lies among other slices or masks: give "
+                "either one stack with at most one stack of masks, or one file a slice."
+            )
+        if masks and masks[0].pages != slices[0].pages:
+            raise InputError(
+                f"{shown(masks[0].name)} has {plural(masks[0].pages, 'page')} but {shown(slices[0].name)} "
+                f"has {slices[0].pages}: give a mask page for every slice."
+            )
+        return _pages(slices), _pages(masks)
+    if len(slices) == 1 and len(masks) == 1 and None in (slices[0].number, masks[0].number):
+        number = next((n for n in (slices[0].number, masks[0].number) if n is not None), 1)
+        return [_plane(slices[0], number)], [_plane(masks[0], number)]
+    if len(slices) == 1 and slices[0].number is None:
+        slices = [replace(slices[0], number=1)]
+    for item in slices + masks:
+        if item.number is None:
+            raise InputError(
+                f"{shown(item.name)} has no slice number in its name: call slices patient_1.tif, "
+                "patient_2.tif and masks patient_1_mask.tif."
+            )
+    return _numbered(slices), _numbered(masks)
+
+
+def _plane(item: _Item, number: int) -> _Plane:
+    return _Plane(item, number, item.raster.pixels[0])
+
+
+def _pages(items: list[_Item]) -> list[_Plane]:
+    return [_Plane(item, i + 1, page) for item in items for i, page in enumerate(item.raster.pixels)]
+
+
+def _numbered(items: list[_Item]) -> list[_Plane]:
+    planes = [_plane(item, item.number) for item in items if item.number is not None]
+    return sorted(planes, key=lambda plane: plane.number)
+
+
+def _check_numbers(planes: list[_Plane], *, masks_too: bool) -> None:
+    by_number: dict[int, list[_Plane]] = defaultdict(list)
+    for plane in planes:
+        by_number[plane.number].append(plane)
+    for number, same in by_number.items():
+        if len(same) > 1:
+            word = "mask" if masks_too else "slice"
+            remedy = "" if masks_too else ", and end the name of a mask in _mask"
+            raise InputError(
+                f"{shown(same[0].item.name)} and {shown(same[1].item.name)} are both {word} {number}: "
+                f"leave one out or number them apart{remedy}."
+            )
+
+
+def _check_pairs(images: list[_Plane], marks: list[_Plane]) -> None:
+    sizes = {plane.number: plane.pixels.shape[:2] for plane in images}
+    for mark in marks:
+        name = shown(mark.item.name)
+        if mark.number not in sizes:
+            raise InputError(
+                f"{name} is a mask of slice {mark.number}, which was not given: add the slice "
+                "or leave the mask out."
+            )
+        if mark.pixels.shape[:2] != sizes[mark.number]:
+            raise InputError(
+                f"{name} is {_size(mark.pixels)} pixels but its slice is {_size(sizes[mark.number])}: "
+                "export the mask on the grid of its slice."
+            )
+
+
+def _size(of: npt.NDArray[Any] | tuple[int, ...]) -> str:
+    height, width = (of if isinstance(of, tuple) else of.shape)[:2]
+    return f"{height} x {width}"
+
+
+def _check_alike(images: list[_Plane]) -> None:
+    def differ(of: Callable[[_Plane], Hashable]) -> tuple[_Plane, _Plane] | None:
+        # The odd one out is the one to name, not the first.
+        usual = Counter(map(of, images)).most_common(1)[0][0]
+        odd = next((plane for plane in images if of(plane) != usual), None)
+        if odd is None:
+            return None
+        return odd, next(plane for plane in images if of(plane) == usual)
+
+    if pair := differ(lambda plane: plane.pixels.shape[:2]):
+        odd, usual = pair
+        raise InputError(
+            f"{shown(odd.item.name)} is {_size(odd.pixels)} pixels but {shown(usual.item.name)} is "
+            f"{_size(usual.pixels)}: give slices of one series, all of one size."
+        )
+    if pair := differ(lambda plane: plane.pixels.shape[-1]):
+        odd, usual = pair
+        raise InputError(
+            f"{shown(odd.item.name)} has {plural(odd.pixels.shape[-1], 'channel')} but "
+            f"{shown(usual.item.name)} has {usual.pixels.shape[-1]}: save all slices alike."
+        )
+    if pair := differ(lambda plane: plane.pixels.dtype.str):
+        odd, usual = pair
+        raise InputError(
+            f"{shown(odd.item.name)} holds {odd.pixels.dtype} values but {shown(usual.item.name)} holds "
+            f"{usual.pixels.dtype}, so their grey levels cannot be compared: save all slices alike."
+        )
+
+
+def _about_numbers(images: list[_Plane]) -> list[str]:
+    numbers = [plane.number for plane in images]
+    notes = []
+    if numbers[0] > 1:
+        notes.append(f"Slice numbers begin at {numbers[0]}: check that no slice is missing before it.")
+    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    if missing:
+        which, verb = ("numbers", "are") if len(missing) > 1 else ("number", "is")
+        notes.append(
+            f"Slice {which} {listed(missing)} {verb} missing: the rest was read as if adjacent, "
+            "so volumes and distances across the gap are wrong."
+        )
+    return notes
+
+
+def _about_channels(slices: list[_Item], volume: npt.NDArray[Any], case_id: str) -> list[str]:
+    if (volume == volume.flat[0]).all():
+        raise InputError(f"Every slice of {shown(case_id)} is blank: export the images again.")
+    notes = []
+    if volume.dtype != np.uint8:
+        notes.append(
+            f"Slices hold {volume.dtype} values and were kept as they are; they are normalised before "
+            "the networks."
+        )
+    alpha = sum(item.raster.alpha for item in slices)
+    if alpha:
+        notes.append(f"A constant transparency channel was dropped from {plural(alpha, 'file')}.")
+    if any(item.raster.kind == "jpeg" for item in slices):
+        notes.append(
+            "Slices are JPEG, which loses detail and mixes the sequences held in its colours: "
+            "results are less reliable."
+        )
+    if volume.shape[-1] == 1:
+        return [*notes, ONE_SEQUENCE]
+    pre, flair, post = (volume[..., c] for c in range(3))
+    for name, channel in (("Pre-contrast", pre), ("FLAIR", flair), ("Post-contrast", post)):
+        if (channel == channel.flat[0]).all():
+            notes.append(f"{name} is blank in every slice: the sequence was probably missing.")
+        elif name != "FLAIR" and np.array_equal(channel, flair):
+            notes.append(f"{name} equals FLAIR in every slice: the sequence was probably missing.")
+    return notes
+
+
+def _reference(images: list[_Plane], marks: list[_Plane]) -> tuple[BoolArray | None, dict[int, str]]:
+    if not marks:
+        return None, {}
+    height, width = images[0].pixels.shape[:2]
+    reference = np.zeros((len(images), height, width), np.bool_)
+    position = {plane.number: i for i, plane in enumerate(images)}
+    rules = {}
+    for mark in marks:
+        try:
+            reference[position[mark.number]], rules[mark.number] = to_mask(mark.pixels)
+        except NotAMaskError as error:
+            raise InputError(
+                f"{shown(mark.item.name)} ({mark.item.why}) {error}: save it as 0 and 255, or rename it "
+                "if it is a slice."
+            ) from None
+    return reference, rules
+
+
+def _about_masks(
+    images: list[_Plane], marks: list[_Plane], reference: BoolArray | None, rules: dict[int, str]
+) -> list[str]:
+    if reference is None:
+        return []
+    notes = []
+    bare = sorted({plane.number for plane in images} - {mark.number for mark in marks})
+    if bare:
+        which, verb = ("slices", "they count") if len(bare) > 1 else ("slice", "it counts")
+        notes.append(
+            f"No mask was given for {which} {listed(bare)}: {verb} as having no tumour in the reference."
+        )
+    soft = [number for number, rule in rules.items() if rule.startswith("soft")]
+    if soft:
+        notes.append(f"Masks of slices {listed(soft)} have soft edges, as JPEG makes: they were cut at 128.")
+    if not reference.any():
+        notes.append("The masks given mark no tumour.")
+    return notes
+
+
+def _source(
+    images: list[_Plane], marks: list[_Plane], rules: dict[int, str], ignored: tuple[SourceFile, ...]
+) -> Source:
+    digest = hashlib.sha256()
+    files: list[SourceFile] = []
+    mark_at = {mark.number: mark for mark in marks}
+    seen: set[int] = set()
+    for image in images:
+        for plane, role in ((image, "slice"), (mark_at.get(image.number), "mask")):
+            if plane is None or id(plane.item) in seen:
+                continue
+            seen.add(id(plane.item))
+            item = plane.item
+            for part in (role, PurePosixPath(item.name).name):
+                digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+            content = item.file.data
+            digest.update(len(content).to_bytes(8, "big") + content)
+            what = f"slices 1 to {item.pages}" if item.pages > 1 else f"slice {plane.number}"
+            if role == "slice":
+                channels = plural(plane.pixels.shape[-1], "channel")
+                why = f"; {item.why}" if item.why else ""
+                note = f"{what}, {channels}, {plane.pixels.dtype}{_by_bytes(item)}{why}"
+                files.append(SourceFile(item.name, "slice", note))
+            else:
+                rule = "" if item.pages > 1 else f"; {rules[plane.number]}"
+                files.append(SourceFile(item.name, "mask", f"mask of {what}: {item.why}{rule}"))
+    return Source(_format(images), (*files, *ignored), digest.hexdigest())
+
+
+def _by_bytes(item: _Item) -> str:
+    kind = item.raster.kind
+    fits = {"tiff": (".tif", ".tiff"), "png": (".png",), "jpeg": (".jpg", ".jpeg")}[kind]
+    return "" if item.name.lower().endswith(fits) else f"; {kind.upper()} by its content"
+
+
+def _format(images: list[_Plane]) -> str:
+    kinds = {plane.item.raster.kind for plane in images}
+    if len(kinds) > 1:
+        return "mixed"
+    kind = kinds.pop()
+    if images[0].item.pages > 1:
+        return f"{kind}-stack"
+    lgg = all(
+        plane.pixels.shape[-1] == 3 and plane.pixels.dtype == np.uint8 and parse(plane.item.name).patient
+        for plane in images
+    )
+    return "lgg-tiff" if lgg and kind == "tiff" else kind

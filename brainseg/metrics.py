@@ -1,0 +1,302 @@
+"""How well a mask agrees with a reference: overlap, surface distance, volume.
+
+A figure that cannot be computed is an `Undefined` with its reason, never NaN and never a flattering 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from brainseg.types import BoolArray, Figure, Metrics, Spacing, Undefined
+
+__all__ = [
+    "agreement",
+    "area_per_slice",
+    "compare",
+    "compare_slices",
+    "figure_to_json",
+    "format_figure",
+    "metrics_to_json",
+    "slice_of_largest_area",
+    "summarise",
+    "volume_ml",
+    "worst_slice",
+]
+
+FIGURES = ("dice", "iou", "sensitivity", "precision", "hd95")
+"""Names of the figures in a `Metrics`, in the order they are shown."""
+
+BOTH_EMPTY = Undefined("both masks are empty")
+MASK_EMPTY = Undefined("the mask is empty")
+REFERENCE_EMPTY = Undefined("the reference is empty")
+SPACING_UNKNOWN = Undefined("the spacing is unknown")
+
+
+def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -> Metrics:
+    """Agreement of one mask with a reference over a whole volume or over one slice.
+
+    HD95 is the larger of the two directed 95th percentiles (linear interpolation) of the distance from
+    each surface voxel of one mask to the nearest surface voxel of the other. A surface voxel has a face
+    neighbour outside its mask; beyond the border of the array is outside.
+
+    Args:
+        mask: (S, H, W) or (H, W) bool.
+        reference: bool, same shape.
+        spacing_mm: between slices, rows, columns, in mm; a single slice uses the last two. None when
+            unknown, which gives HD95 in voxels of unit size.
+
+    Raises:
+        ValueError: if the masks are not bool, differ in shape, have neither two nor three axes, or the
+            spacing is not three positive numbers.
+    """
+    _check_pair(mask, reference, (2, 3))
+    _check_spacing(spacing_mm)
+    unit: Literal["mm", "voxels"] = "voxels" if spacing_mm is None else "mm"
+    found = int(np.count_nonzero(mask))
+    real = int(np.count_nonzero(reference))
+    if not found and not real:
+        return Metrics(BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, unit, 0, 0)
+    if not found:
+        return Metrics(0.0, 0.0, 0.0, MASK_EMPTY, MASK_EMPTY, unit, 0, real)
+    if not real:
+        return Metrics(0.0, 0.0, REFERENCE_EMPTY, 0.0, REFERENCE_EMPTY, unit, found, 0)
+    common = int(np.count_nonzero(mask & reference))
+    return Metrics(
+        dice=2 * common / (found + real),
+        iou=common / (found + real - common),
+        sensitivity=common / real,
+        precision=common / found,
+        hd95=_hd95(mask, reference, None if spacing_mm is None else spacing_mm[-mask.ndim :]),
+        hd95_unit=unit,
+        tumour_voxels=found,
+        reference_voxels=real,
+    )
+
+
+def compare_slices(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -> tuple[Metrics, ...]:
+    """`compare` for every slice by itself, surfaces and distances within the slice.
+
+    Args:
+        mask: (S, H, W) bool.
+        reference: (S, H, W) bool.
+        spacing_mm: as in `compare`.
+
+    Returns:
+        S metrics in slice order.
+
+    Raises:
+        ValueError: as `compare`, and if the masks do not have three axes.
+    """
+    _check_pair(mask, reference, (3,))
+    return tuple(compare(m, r, spacing_mm) for m, r in zip(mask, reference, strict=True))
+
+
+def volume_ml(voxels: int, spacing_mm: Spacing | None) -> Figure:
+    """Volume in millilitres of `voxels` voxels; `Undefined` when the spacing is unknown.
+
+    Raises:
+        ValueError: if `voxels` is negative or the spacing is not three positive numbers.
+    """
+    if voxels < 0:
+        raise ValueError(f"voxels must not be negative, got {voxels}")
+    _check_spacing(spacing_mm)
+    if spacing_mm is None:
+        return SPACING_UNKNOWN
+    return voxels * math.prod(spacing_mm) / 1000
+
+
+def area_per_slice(mask: BoolArray) -> npt.NDArray[np.int64]:
+    """Tumour pixels in each slice of a (S, H, W) bool mask, as (S,) int64.
+
+    Raises:
+        ValueError: if the mask is not (S, H, W) bool.
+    """
+    _check_mask(mask, (3,))
+    return np.asarray(np.count_nonzero(mask, axis=(1, 2)), dtype=np.int64)
+
+
+def slice_of_largest_area(mask: BoolArray) -> int | None:
+    """Index of the slice with the most tumour pixels, the first of equals; None for an empty mask.
+
+    Raises:
+        ValueError: if the mask is not (S, H, W) bool.
+    """
+    area = area_per_slice(mask)
+    return int(area.argmax()) if area.any() else None
+
+
+def worst_slice(mask: BoolArray, reference: BoolArray) -> int | None:
+    """Index of the slice with the lowest Dice; among equals the one with the most wrong pixels.
+
+    Slices on which both masks are empty have no Dice and are left out; None when no slice is left.
+
+    Args:
+        mask: (S, H, W) bool.
+        reference: (S, H, W) bool.
+
+    Raises:
+        ValueError: if the masks are not (S, H, W) bool of one shape.
+    """
+    _check_pair(mask, reference, (3,))
+    both = area_per_slice(mask) + area_per_slice(reference)
+    common = area_per_slice(mask & reference)
+    candidates = np.flatnonzero(both)
+    if not candidates.size:
+        return None
+    dice = 2 * common[candidates] / both[candidates]
+    wrong = both[candidates] - 2 * common[candidates]
+    return int(candidates[np.lexsort((-wrong, dice))[0]])
+
+
+def agreement(masks: Sequence[BoolArray]) -> npt.NDArray[np.uint8]:
+    """How many of the masks mark each voxel.
+
+    Args:
+        masks: 1 to 255 bool arrays of one shape.
+
+    Returns:
+        uint8 votes in that shape, 0 (none) to ``len(masks)`` (all).
+
+    Raises:
+        ValueError: for no masks, more than 255, another dtype or differing shapes.
+    """
+    if not 1 <= len(masks) <= 255:
+        raise ValueError(f"agreement needs 1 to 255 masks, got {len(masks)}")
+    votes = np.zeros(masks[0].shape, dtype=np.uint8)
+    for mask in masks:
+        if mask.dtype != np.bool_ or mask.shape != votes.shape:
+            raise ValueError(f"masks must be bool {votes.shape}, got {mask.dtype} {mask.shape}")
+        votes += mask
+    return votes
+
+
+def summarise(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
+    """Figures of a data set from the volumetric metrics of its patients, ready for JSON.
+
+    Figures that cannot be computed are left out of the means and counted. A lesion that was missed
+    altogether has Dice 0, so it lowers the Dice mean; HD95 is not computable for an empty mask, so
+    `hd95_mean` is to be read together with `missed` and `hd95_count`.
+
+    Args:
+        metrics: by patient, each from `compare` over the whole volume.
+
+    Returns:
+        - ``cases``: patients given;
+        - ``dice_mean``, ``dice_median``, ``dice_std`` (population standard deviation): over the
+          ``dice_count`` patients with a Dice, None when there are none;
+        - ``not_computable``: patients without a Dice, both masks being empty;
+        - ``missed``: patients whose lesion the mask does not touch, whether it is empty or elsewhere;
+        - ``hd95_mean``: over the ``hd95_count`` patients with an HD95, in ``hd95_unit``; None when
+          there are none.
+
+    Raises:
+        ValueError: if a figure is NaN or infinite, or if some HD95 are in mm and others in voxels.
+    """
+    dice = [x for m in metrics.values() if (x := figure_to_json(m.dice)) is not None]
+    distances = [(x, m.hd95_unit) for m in metrics.values() if (x := figure_to_json(m.hd95)) is not None]
+    units = {unit for _, unit in distances}
+    if len(units) > 1:
+        raise ValueError("HD95 of some patients is in mm and of others in voxels; they have no common mean")
+    return {
+        "cases": len(metrics),
+        "dice_mean": float(np.mean(dice)) if dice else None,
+        "dice_median": float(np.median(dice)) if dice else None,
+        "dice_std": float(np.std(dice)) if dice else None,
+        "dice_count": len(dice),
+        "not_computable": len(metrics) - len(dice),
+        "missed": sum(m.sensitivity == 0 for m in metrics.values()),
+        "hd95_mean": float(np.mean([x for x, _ in distances])) if distances else None,
+        "hd95_count": len(distances),
+        "hd95_unit": units.pop() if units else None,
+    }
+
+
+def figure_to_json(figure: Figure) -> float | None:
+    """The number, or None when it is not computable.
+
+    Raises:
+        ValueError: if the number is NaN or infinite.
+    """
+    if isinstance(figure, Undefined):
+        return None
+    if not math.isfinite(figure):
+        raise ValueError(f"a figure must be finite or Undefined, got {figure}")
+    return float(figure)
+
+
+def format_figure(figure: Figure, digits: int) -> str:
+    """The figure with `digits` decimals, or "not computable: reason"."""
+    return str(figure) if isinstance(figure, Undefined) else f"{figure:.{digits}f}"
+
+
+def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
+    """The fields of `metrics` for JSON; figures that are not computable are None.
+
+    Their reasons stand under ``not_computable``, by name of the figure.
+
+    Raises:
+        ValueError: if a figure is NaN or infinite.
+    """
+    figures: dict[str, Figure] = {name: getattr(metrics, name) for name in FIGURES}
+    return {
+        **{name: figure_to_json(figure) for name, figure in figures.items()},
+        "hd95_unit": metrics.hd95_unit,
+        "tumour_voxels": metrics.tumour_voxels,
+        "reference_voxels": metrics.reference_voxels,
+        "not_computable": {name: f.reason for name, f in figures.items() if isinstance(f, Undefined)},
+    }
+
+
+def _hd95(mask: BoolArray, reference: BoolArray, spacing: Sequence[float] | None) -> float:
+    """Symmetric 95th percentile surface distance of two masks that are not empty."""
+    box = _bounding_box(mask | reference)
+    scale = np.ones(mask.ndim) if spacing is None else np.asarray(spacing, dtype=np.float64)
+    a = np.argwhere(_surface(mask[box])) * scale
+    b = np.argwhere(_surface(reference[box])) * scale
+    # A tree over surface points stays fast when two blobs lie far apart, where a distance
+    # transform has to fill the whole box between them.
+    to_reference, _ = KDTree(b).query(a)
+    to_mask, _ = KDTree(a).query(b)
+    return max(float(np.percentile(to_reference, 95)), float(np.percentile(to_mask, 95)))
+
+
+def _surface(mask: BoolArray) -> BoolArray:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=np.bool_)
+
+
+def _bounding_box(mask: BoolArray) -> tuple[slice, ...]:
+    """Slices that cut a mask that is not empty down to its voxels."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(box)
+
+
+def _check_mask(mask: BoolArray, axes: tuple[int, ...]) -> None:
+    if mask.dtype != np.bool_:
+        raise ValueError(f"a mask must be bool, not {mask.dtype}")
+    if mask.ndim not in axes:
+        raise ValueError(f"a mask must have {' or '.join(map(str, axes))} axes, not {mask.ndim}")
+
+
+def _check_pair(mask: BoolArray, reference: BoolArray, axes: tuple[int, ...]) -> None:
+    _check_mask(mask, axes)
+    _check_mask(reference, axes)
+    if mask.shape != reference.shape:
+        raise ValueError(f"mask is {mask.shape}, reference is {reference.shape}")
+
+
+def _check_spacing(spacing_mm: Spacing | None) -> None:
+    if spacing_mm is not None and (
+        len(spacing_mm) != 3 or not all(math.isfinite(x) and x > 0 for x in spacing_mm)
+    ):
+        raise ValueError(f"spacing_mm must be three positive numbers, got {spacing_mm}")

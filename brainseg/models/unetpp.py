@@ -1,0 +1,67 @@
+"""U-Net++ and Attention U-Net++: one encoder, a triangle of nested decoder nodes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from brainseg.models.blocks import Encoder, Node, NormKind, check_input, initialise
+
+
+class UNetPP(nn.Module):
+    """U-Net++ (Zhou 2018/2020, arXiv:1807.10165, arXiv:1912.05074); with `gated`, Attention U-Net++ (Li 2020,
+    doi 10.1109/ICIP40778.2020.9190761).
+
+    Node x[i][j] at level i sees every earlier node of its level, x[i][0..j-1], and x[i+1][j-1] from below.
+    `nodes` holds x[i][j] under the key ``"i_j"``. Differences from the papers: transposed convolution as in
+    U-Net instead of bilinear upsampling; one head shared by the columns (each has the same width) instead of
+    one each, so that nothing of the network is left unused outside training; in the gated network each skip
+    has its own gate, driven by the node from below.
+
+    Shape: (B, in_channels, H, W) float, H and W divisible by 2**depth -> logits (B, 1, H, W).
+
+    Raises:
+        ValueError: from forward, when the input has another shape.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        norm: NormKind = "batch",
+        dropout: float = 0.0,
+        *,
+        gated: bool = False,
+        in_channels: int = 3,
+        depth: int = 4,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.depth = in_channels, depth
+        self.encoder = Encoder(in_channels, width, depth, norm, dropout)
+        self.nodes = nn.ModuleDict(
+            {
+                f"{i}_{j}": Node(width * 2**i, j, width * 2 ** (i + 1), gated, norm, dropout)
+                for j in range(1, depth + 1)
+                for i in range(depth - j + 1)
+            }
+        )
+        self.head = nn.Conv2d(width, 1, 1)
+        initialise(self, self.head)
+
+    def _finest(self, x: Tensor) -> list[Tensor]:
+        """The finest row x[0][1..depth], each (B, width, H, W)."""
+        check_input(x, self.in_channels, self.depth)
+        rows = [[feature] for feature in self.encoder(x)]
+        for j in range(1, self.depth + 1):
+            for i in range(self.depth - j + 1):
+                rows[i].append(self.nodes[f"{i}_{j}"](rows[i], rows[i + 1][j - 1]))
+        return rows[0][1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self._finest(x)[-1])
+        return logits
+
+    def deep_logits(self, x: Tensor) -> list[Tensor]:
+        """Logits of every column x[0][1..depth], shallowest first, each (B, 1, H, W); for training only.
+
+        The last is what `forward` returns.
+        """
+        return [self.head(column) for column in self._finest(x)]

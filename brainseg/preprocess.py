@@ -1,0 +1,87 @@
+"""From a study to network input and back; the same object serves training, command line and app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from brainseg.types import FloatArray, Geometry, Study
+
+MULTIPLE = 16
+"""Four halvings: the networks take sizes divisible by this."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """MinMax normalisation on robust percentiles, resizing and padding.
+
+    Attributes:
+        size: the longer side of a slice is resized to this many pixels, keeping its proportions; the LGG
+            slices are 256 x 256 already and stay untouched.
+        low: percentile that becomes 0, of one channel over the patient's whole volume.
+        high: percentile that becomes 1; values outside 0..1 are clipped.
+    """
+
+    size: int = 256
+    low: float = 1.0
+    high: float = 99.8
+
+    def __post_init__(self) -> None:
+        if self.size < MULTIPLE or not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"{self} makes no sense: size >= {MULTIPLE}, 0 <= low < high <= 100")
+
+    def normalise(self, slices: npt.NDArray[Any]) -> FloatArray:
+        """(S, H, W, 3) of any real dtype -> (S, H, W, 3) float32 in 0..1.
+
+        A channel without contrast becomes 0 everywhere.
+        """
+        out = np.empty(slices.shape, np.float32)
+        for channel in range(slices.shape[-1]):
+            values = slices[..., channel]
+            low, high = np.percentile(values, (self.low, self.high))
+            scale = 1.0 / (high - low) if high > low else 0.0
+            out[..., channel] = (values.astype(np.float32) - np.float32(low)) * np.float32(scale)
+        return np.clip(out, 0.0, 1.0, out=out)
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """What `apply` does to slices of (height, width) pixels."""
+        factor = self.size / max(height, width)
+        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
+        padded = (-(-scaled[0] // MULTIPLE) * MULTIPLE, -(-scaled[1] // MULTIPLE) * MULTIPLE)
+        return Geometry((height, width), scaled, padded)
+
+    def apply(self, study: Study) -> tuple[FloatArray, Geometry]:
+        """A study -> network input (S, 3, h, w) float32 in 0..1, h and w divisible by 16, and its geometry."""
+        _, height, width = study.shape
+        geometry = self.geometry(height, width)
+        images = self.normalise(study.slices)
+        batch = np.zeros((len(images), images.shape[-1], *geometry.padded), np.float32)
+        rows, columns = geometry.scaled
+        for index, image in enumerate(images):
+            batch[index, :, :rows, :columns] = _resize(image, geometry.scaled).transpose(2, 0, 1)
+        return batch, geometry
+
+
+def invert(values: FloatArray, geometry: Geometry) -> FloatArray:
+    """(S, h, w) on the network's grid, or on a coarser one that covers it -> (S, H, W) on the slice grid.
+
+    Values are resampled bilinearly, so thresholds come after, never before.
+    """
+    rows, columns = geometry.scaled
+    out = np.empty((len(values), *geometry.original), np.float32)
+    for index, plane in enumerate(values):
+        full = _resize(np.ascontiguousarray(plane, np.float32), geometry.padded)
+        out[index] = _resize(np.ascontiguousarray(full[:rows, :columns]), geometry.original)
+    return out
+
+
+def _resize(image: FloatArray, size: tuple[int, int]) -> FloatArray:
+    if image.shape[:2] == size:
+        return image
+    shrinking = size[0] < image.shape[0]
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)

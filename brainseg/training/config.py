@@ -1,0 +1,253 @@
+"""Recipes: one TOML file holds everything that makes a set of weights."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from brainseg.training.losses import LossName
+from brainseg.types import BrainsegError, ModelSpec
+
+
+class RecipeError(BrainsegError):
+    """A recipe or an override cannot be used as it stands."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which patients, and how slices are drawn.
+
+    Attributes:
+        split: JSON file of patient IDs in folds, relative to the recipe.
+        fold: number of the fold kept for validation, 0 the first.
+        samples_per_epoch: slices drawn an epoch.
+        tumour_fraction: share of them that show tumour; the rest are drawn from slices without.
+        workers: processes that load and augment; 0 does it in the training process.
+    """
+
+    split: str = "lgg_folds.json"
+    fold: int = 0
+    samples_per_epoch: int = 2000
+    tumour_fraction: float = 0.6
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Strength of each augmentation; 0 switches one off.
+
+    Attributes:
+        rotate: largest rotation, degrees.
+        scale: largest change of size, as a fraction.
+        shift: largest translation, as a fraction of the slice.
+        flip: probability of left-right mirroring.
+        contrast: largest change of brightness and of contrast, as a fraction.
+        gamma: largest change of gamma, as a fraction.
+        blur: probability of a slight Gaussian blur.
+        noise: probability of slight Gaussian noise.
+        drop_channel: probability that pre or post is replaced by FLAIR, as where a sequence is missing.
+    """
+
+    rotate: float = 20.0
+    scale: float = 0.2
+    shift: float = 0.05
+    flip: float = 0.5
+    contrast: float = 0.2
+    gamma: float = 0.3
+    blur: float = 0.15
+    noise: float = 0.2
+    drop_channel: float = 0.1
+
+
+@dataclass(frozen=True)
+class LossChoice:
+    """Which loss; alpha weighs false positives, beta false negatives, in Tversky and Combined.
+
+    `deep_supervision` averages the loss over the columns of the nested networks.
+    """
+
+    name: LossName = "combined"
+    alpha: float = 0.5
+    beta: float = 0.5
+    deep_supervision: bool = False
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and its schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: decoupled L2, on convolution weights alone.
+        schedule: ``"cosine"`` to zero over the run, or ``"plateau"``: halved when validation stalls.
+        warmup_steps: optimiser steps of linear warm-up.
+        plateau_patience: validations without a better one before ``"plateau"`` halves the rate.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights, which are the ones validated and kept.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup_steps: int = 200
+    plateau_patience: int = 3
+    clip: float = 1.0
+    ema: float = 0.998
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some epochs on random square windows of `crop` pixels, at native resolution."""
+
+    crop: int
+    epochs: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes one set of weights.
+
+    Attributes:
+        name: of the weights folder.
+        model: the network.
+        stages: run one after the other.
+        data, augment, loss, optim: see there.
+        init: weights to start from (tensors of equal name and shape are taken over), or empty.
+        seed: of initialisation, sampling, augmentation and dropout.
+        accumulate: micro-batches an optimiser step.
+        precision: ``"bf16"`` autocast, or ``"no"`` for float32.
+        validate_every: epochs from one validation to the next.
+        patience: validations without a better one before training stops early.
+    """
+
+    name: str
+    model: ModelSpec
+    stages: tuple[Stage, ...]
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    loss: LossChoice = field(default_factory=LossChoice)
+    optim: Optim = field(default_factory=Optim)
+    init: str = ""
+    seed: int = 0
+    accumulate: int = 1
+    precision: Literal["bf16", "no"] = "bf16"
+    validate_every: int = 1
+    patience: int = 20
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def stage_of(self, epoch: int) -> Stage:
+        """The stage epoch number `epoch`, from 0, belongs to."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage
+            epoch -= stage.epochs
+        raise IndexError("epoch lies behind the last stage")
+
+    def steps_in(self, epoch: int) -> int:
+        """Optimiser steps of that epoch."""
+        return max(1, self.data.samples_per_epoch // (self.stage_of(epoch).batch * self.accumulate))
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `overrides` are ``key=value`` with dots into tables, values as TOML.
+
+    Raises:
+        RecipeError: for a missing or broken file, an unknown key (naming the nearest known one), or a value of
+            the wrong type or out of range.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read; give the path of a TOML file in recipes/") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(raw, override)
+    recipe: Recipe = _build(Recipe, raw, str(path), "")
+    _check(recipe)
+    return recipe
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} must read key=value, for instance optim.lr=0.001")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        raw = raw.setdefault(table, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(f"--set {text!r}: {table} is not a table")
+    raw[last] = parsed
+
+
+def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table")
+    hints = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0)
+            raise RecipeError(f"{where}: unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
+    try:
+        return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in raw.items()})
+    except TypeError as error:
+        missing = [item.name for item in fields(kind) if item.name not in raw]
+        raise RecipeError(f"{where}: {prefix}{missing[0]} is missing") from error
+
+
+def _value(hint: Any, value: Any, where: str, key: str) -> Any:
+    if is_dataclass(hint):
+        return _build(hint, value, where, key + ".")
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {key} must be an array of tables")
+        return tuple(_value(get_args(hint)[0], item, where, f"{key}[{n}]") for n, item in enumerate(value))
+    if get_origin(hint) in (Union, types.UnionType):
+        raise AssertionError("recipes hold no unions")
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise RecipeError(f"{where}: {key} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        return value
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _check(recipe: Recipe) -> None:
+    rules = [
+        (bool(recipe.stages), "stages must hold at least one stage"),
+        (
+            all(s.crop % 16 == 0 and s.crop > 0 and s.epochs > 0 and s.batch > 0 for s in recipe.stages),
+            "each stage needs a crop divisible by 16, and epochs and batch of at least 1",
+        ),
+        (recipe.accumulate >= 1, "accumulate must be at least 1"),
+        (recipe.validate_every >= 1, "validate_every must be at least 1"),
+        (0 <= recipe.data.tumour_fraction <= 1, "data.tumour_fraction must lie in 0..1"),
+        (0 <= recipe.optim.ema < 1, "optim.ema must lie in 0..1, below 1"),
+        (recipe.optim.lr > 0, "optim.lr must be above 0"),
+        (0 <= recipe.model.dropout < 1, "model.dropout must lie in 0..1, below 1"),
+        (
+            not recipe.loss.deep_supervision or recipe.model.architecture.endswith("unetpp"),
+            "loss.deep_supervision needs a nested network (unetpp, attention_unetpp)",
+        ),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise RecipeError(f"recipe {recipe.name}: {sentence}")

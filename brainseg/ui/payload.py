@@ -1,0 +1,181 @@
+"""What travels to the viewer in the browser: one small binary format, packed here, unpacked in viewer.js.
+
+A message is a little-endian uint32 with the length of a JSON header, the header, then deflated blocks.
+``header["blocks"]`` names each block with its shape, coding, start and size. Codings:
+
+- ``plane``: uint8; every row and column holds the difference from its neighbour (modulo 256), which
+  deflates as small as PNG does;
+- ``bits``: bool, eight to a byte, first voxel in the highest bit;
+- ``raw``: uint8 as it is.
+
+Not PNG, because a browser can give its pixels back only through a canvas, and privacy settings of several
+browsers add noise to what is read from one; a reader must see the values that were sent.
+
+A *pack* holds what stays the same while someone works (images, probabilities, attention) and is sent once;
+a *view* holds what a slider changes (masks, figures) and is small.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from brainseg.overlay import display_range, palette
+from brainseg.types import CHANNELS, AttentionMap, FloatArray, Prediction, Study
+
+__all__ = [
+    "Block",
+    "Grey",
+    "attention_id",
+    "attention_pack",
+    "grey",
+    "message",
+    "parse",
+    "prediction_pack",
+    "study_pack",
+]
+
+Coding = Literal["plane", "bits", "raw"]
+ByteArray = npt.NDArray[np.uint8]
+
+# Above 1 nothing shrinks much and a slow machine waits four times as long.
+DEFLATE_LEVEL = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """An array to send: (..., H, W) for ``plane``, any shape otherwise; bool for ``bits``, else uint8."""
+
+    array: npt.NDArray[Any]
+    coding: Coding
+
+    def encode(self) -> bytes:
+        if self.coding == "bits":
+            return zlib.compress(np.packbits(self.array).tobytes(), DEFLATE_LEVEL)
+        if self.coding == "raw":
+            return zlib.compress(np.ascontiguousarray(self.array).tobytes(), DEFLATE_LEVEL)
+        zero = np.uint8(0)
+        steps = np.diff(np.diff(self.array, axis=-2, prepend=zero), axis=-1, prepend=zero)
+        return zlib.compress(steps.tobytes(), DEFLATE_LEVEL)
+
+
+@dataclass(frozen=True, eq=False)
+class Grey:
+    """One channel as grey levels the browser can window.
+
+    Attributes:
+        levels: (S, H, W) uint8.
+        scale: intensity of one grey step, so that intensity = level * scale + offset.
+        offset: intensity of level 0.
+        window: levels first shown black and white.
+    """
+
+    levels: ByteArray
+    scale: float
+    offset: float
+    window: tuple[float, float]
+
+
+def grey(channel: npt.NDArray[Any]) -> Grey:
+    """Grey levels of one channel (S, H, W) of any real dtype.
+
+    8-bit intensities are sent as they are. Others are spread over 0..255 so that the display window
+    fills the middle half and a reader can still widen it.
+    """
+    low, high = display_range(channel)
+    if channel.dtype == np.uint8:
+        return Grey(channel, 1.0, 0.0, (low, high))
+    scale = (high - low) / 128
+    offset = low - 64 * scale
+    values = np.nan_to_num(channel.astype(np.float64), nan=offset, posinf=np.inf, neginf=-np.inf)
+    levels = np.rint(np.clip((values - offset) / scale, 0, 255)).astype(np.uint8)
+    return Grey(levels, scale, offset, (64.0, 192.0))
+
+
+def message(header: Mapping[str, Any], blocks: Mapping[str, Block]) -> bytes:
+    """Header and blocks as one run of bytes."""
+    index: dict[str, dict[str, Any]] = {}
+    body = bytearray()
+    for name, block in blocks.items():
+        data = block.encode()
+        index[name] = {
+            "shape": list(block.array.shape),
+            "coding": block.coding,
+            "start": len(body),
+            "size": len(data),
+        }
+        body += data
+    text = json.dumps({**header, "blocks": index}, allow_nan=False, separators=(",", ":")).encode()
+    return struct.pack("<I", len(text)) + text + bytes(body)
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Header and arrays of a `message`; what viewer.js does, for tests."""
+    (length,) = struct.unpack_from("<I", data)
+    header = json.loads(data[4 : 4 + length])
+    body = memoryview(data)[4 + length :]
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, entry in header["blocks"].items():
+        flat = np.frombuffer(
+            zlib.decompress(body[entry["start"] : entry["start"] + entry["size"]]), dtype=np.uint8
+        )
+        shape = tuple(entry["shape"])
+        if entry["coding"] == "bits":
+            arrays[name] = np.unpackbits(flat, count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+        elif entry["coding"] == "raw":
+            arrays[name] = flat.reshape(shape)
+        else:
+            rows = np.cumsum(flat.reshape(shape), axis=-1, dtype=np.uint8)
+            arrays[name] = np.cumsum(rows, axis=-2, dtype=np.uint8)
+    return header, arrays
+
+
+def study_pack(study: Study) -> bytes:
+    """The three channels, the reference and the colour maps: everything before any network has run."""
+    blocks: dict[str, Block] = {}
+    channels = []
+    for i, name in enumerate(CHANNELS):
+        channel = grey(study.slices[..., i])
+        blocks[name] = Block(channel.levels, "plane")
+        channels.append(
+            {"name": name, "scale": channel.scale, "offset": channel.offset, "window": channel.window}
+        )
+    if study.reference is not None:
+        blocks["reference"] = Block(study.reference, "bits")
+    blocks["viridis"] = Block(palette("viridis"), "raw")
+    blocks["magma"] = Block(palette("magma"), "raw")
+    return message({"kind": "pack", "id": study.source.sha256, "channels": channels}, blocks)
+
+
+def prediction_pack(prediction: Prediction, pack_id: str) -> bytes:
+    """The probability of one network, in steps of 1/255."""
+    header = {"kind": "pack", "id": pack_id}
+    return message(header, {"probability": Block(_to_bytes(prediction.probability), "plane")})
+
+
+def attention_id(pack_id: str, gate: str) -> str:
+    """Name under which one gate's coefficients are sent, given that of the prediction's pack."""
+    return f"{pack_id}/{gate}"
+
+
+def attention_pack(attention: AttentionMap, pack_id: str) -> bytes:
+    """One gate's coefficients on the gate's own grid, in steps of 1/255.
+
+    ``size`` is the height and width of that grid in slice pixels, padding included; its first corner is the
+    slice's. The browser draws it unsmoothed, so a coarse gate looks as coarse as it is.
+    """
+    g = attention.geometry
+    size = (g.padded[0] * g.original[0] / g.scaled[0], g.padded[1] * g.original[1] / g.scaled[1])
+    header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "size": size}
+    return message(header, {"attention": Block(_to_bytes(attention.coefficients), "plane")})
+
+
+def _to_bytes(values: FloatArray | npt.NDArray[np.float16]) -> ByteArray:
+    return np.rint(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,585 @@
+"""The page in Streamlit: patient, models, viewer, figures, downloads.
+
+What the page shows is worked out in `brainseg.ui.state`; networks run in `brainseg.ui.job`. Here are only
+widgets and what they remember. Patient data lives in one session's `st.session_state` and in its browser:
+never in a cache that sessions share, never behind an address, never in a log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from brainseg import export
+from brainseg.checkpoint import bundled, load
+from brainseg.inference import Predictor
+from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
+from brainseg.models import ARCHITECTURES
+from brainseg.types import (
+    RESEARCH_USE,
+    BrainsegError,
+    Keep,
+    Prediction,
+    Spacing,
+    Study,
+    WeightsCard,
+)
+from brainseg.ui import components, state
+from brainseg.ui.chart import area_chart
+from brainseg.ui.job import UNEXPECTED, Job
+from brainseg.ui.payload import attention_id, attention_pack, prediction_pack, study_pack
+from brainseg.ui.public_data import fetch_patient
+from brainseg.ui.state import Jump, PredictionKey, Reading
+
+__all__ = ["page", "predict"]
+
+SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
+
+_POLL_S = 0.4
+_PREDICTIONS_KEPT = 16
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """What one browser tab has open."""
+
+    cases: tuple[Case, ...] = ()
+    study: Study | None = None
+    synthetic: bool = False
+    error: str | None = None
+    origin: str = ""
+    job: Job | None = None
+    stopped: bool = False
+    predictions: dict[PredictionKey, Prediction] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    readings: dict[PredictionKey, tuple[tuple[float, Keep, Spacing | None], Reading]] = field(
+        default_factory=dict
+    )
+    packs: dict[str, bytes] = field(default_factory=dict)
+    jump: Jump | None = None
+    file: components.File | None = None
+
+
+def page() -> None:
+    """Draw the whole page."""
+    st.set_page_config("brainseg", ":material/neurology:", layout="wide", initial_sidebar_state="expanded")
+    components.style()
+    st.html(f'<div class="research-use">{RESEARCH_USE}</div>')
+    with _one_sentence():
+        session = _session()
+        cards = bundled()
+        _harvest(session, cards)
+        with st.sidebar:
+            st.html('<h1 class="brand">brainseg</h1>')
+            _choose_patient(session, cards)
+            if session.study is not None:
+                _choose_models(session, session.study, cards)
+        if session.error:
+            st.error(session.error, icon=":material/error:")
+        study = _study(session)
+        if study is None:
+            _welcome(session)
+            return
+        _headline(study, session.synthetic)
+        _workspace()
+        _study_packs(session, study, cards)
+        _provenance(study)
+
+
+def predict(
+    name: str,
+    study: Study,
+    *,
+    tta: bool,
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool],
+) -> Prediction:
+    """Run bundled weights over a study."""
+    card = bundled()[name]
+    return _predictor(name, card.sha256).predict(study, tta=tta, progress=progress, cancelled=cancelled)
+
+
+@cache
+def _predictor(name: str, _sha256: str) -> Predictor:
+    # Weights, not patients: these may be shared by every session. The digest makes new files load anew.
+    return Predictor(load(name))
+
+
+# ---- what is remembered
+
+
+def _session() -> Session:
+    if "brainseg" not in st.session_state:
+        st.session_state["brainseg"] = Session()
+    session: Session = st.session_state["brainseg"]
+    return session
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Whatever goes wrong inside becomes one sentence; the page around it stays usable."""
+    try:
+        yield
+    except BrainsegError as error:
+        st.error(str(error), icon=":material/error:")
+    except Exception as error:
+        # No message and no traceback in the log: both may name a patient's files.
+        _log.error("page failed: %s", type(error).__name__)
+        st.error(UNEXPECTED, icon=":material/error:")
+
+
+def _study(session: Session) -> Study | None:
+    """The open study, with the spacing the user typed."""
+    study = session.study
+    if study is None or study.spacing_mm is not None:
+        return study
+    values = [st.session_state.get(f"spacing-{axis}-{study.source.sha256}") for axis in _AXES]
+    if any(v is None for v in values):
+        return study
+    between, row, column = (float(v) for v in values if v is not None)
+    return replace(study, spacing_mm=(between, row, column))
+
+
+def _harvest(session: Session, cards: dict[str, WeightsCard]) -> None:
+    job = session.job
+    if job is None:
+        return
+    ended = job.status().ended
+    for name, result in job.take():
+        if isinstance(result, str):
+            session.failures[name] = result
+            continue
+        session.predictions[state.prediction_key(job.study, cards[name], job.tta)] = result
+        while len(session.predictions) > _PREDICTIONS_KEPT:
+            session.predictions.pop(next(iter(session.predictions)))
+    if ended:
+        session.stopped = job.status().stopped
+        session.job = None
+
+
+# ---- opening a patient
+
+
+def _choose_patient(session: Session, cards: dict[str, WeightsCard]) -> None:
+    with st.expander("Open a patient", expanded=session.study is None, icon=":material/folder_open:"):
+        folder, files, public = st.tabs(["Folder", "Zip or files", "Public"])
+        with folder:
+            st.file_uploader(
+                "Patient folder",
+                accept_multiple_files="directory",
+                key="folder",
+                on_change=_take_upload,
+                args=("folder",),
+                help="Slices such as case_1.tif with masks such as case_1_mask.tif, if there are any.",
+            )
+        with files:
+            st.file_uploader(
+                "Zip, or slices and masks",
+                accept_multiple_files=True,
+                key="files",
+                on_change=_take_upload,
+                args=("files",),
+            )
+        with public:
+            st.button(
+                "Fetch a public TCGA patient",
+                on_click=_take_public,
+                args=(cards,),
+                width="stretch",
+                help="One lower-grade glioma patient of the LGG data set on Kaggle, by kagglehub; needs a network.",
+            )
+        st.button(
+            "Open the synthetic sample",
+            key="sample",
+            on_click=_take_sample,
+            width="stretch",
+            type="secondary",
+        )
+    if len(session.cases) > 1:
+        st.selectbox(
+            f"Patient ({len(session.cases)} found)",
+            range(len(session.cases)),
+            format_func=lambda i: session.cases[i].case_id,
+            key="case",
+            on_change=_take_case,
+        )
+    if session.study is not None and session.study.spacing_mm is None:
+        _ask_spacing(session.study)
+
+
+_AXES = ("between slices", "between rows", "between columns")
+
+
+def _ask_spacing(study: Study) -> None:
+    with st.expander("Spacing in mm (optional)", icon=":material/straighten:"):
+        values = [
+            st.number_input(
+                axis.capitalize(),
+                min_value=0.01,
+                max_value=100.0,
+                value=None,
+                step=0.1,
+                format="%.4g",
+                placeholder="unknown",
+                key=f"spacing-{axis}-{study.source.sha256}",
+            )
+            for axis in _AXES
+        ]
+        if any(v is None for v in values) and any(v is not None for v in values):
+            st.caption("Volumes in ml need all three.")
+        else:
+            st.caption("The files carry no spacing. With all three, areas are in mm² and volumes in ml.")
+
+
+def _take_upload(key: str) -> None:
+    session = _session()
+    uploads: Sequence[Any] = st.session_state[key] or []
+    if not uploads:
+        if session.origin == key:
+            _open(session, key, lambda: ())
+        return
+    _open(session, key, lambda: find_cases(expand([NamedBytes(u.name, u.getvalue()) for u in uploads])))
+
+
+def _take_sample() -> None:
+    _open(_session(), "sample", lambda: find_cases(collect(SAMPLE)))
+
+
+def _take_public(cards: dict[str, WeightsCard]) -> None:
+    def fetch() -> tuple[Case, ...]:
+        # One that chose thresholds but trained nothing, so that its Dice means something.
+        held_out = [p for card in cards.values() for p in card.validation_patients]
+        if not held_out:
+            raise BrainsegError(
+                "No weights are installed that name a public patient; upload a folder instead."
+            )
+        return find_cases(fetch_patient(held_out[0]))
+
+    with st.spinner("Fetching from Kaggle …"):
+        _open(_session(), "public", fetch)
+
+
+def _take_case() -> None:
+    session = _session()
+    _read(session, session.cases[st.session_state["case"]])
+
+
+def _open(session: Session, origin: str, cases: Callable[[], tuple[Case, ...]]) -> None:
+    """Replace what is open; an input that cannot be read leaves its sentence and nothing else."""
+    _close(session)
+    session.cases = ()
+    session.origin = origin
+    st.session_state.pop("case", None)
+    try:
+        session.cases = cases()
+    except BrainsegError as error:
+        session.error = str(error)
+    except Exception as error:
+        _log.error("opening failed: %s", type(error).__name__)
+        session.error = UNEXPECTED
+    if session.cases:
+        _read(session, session.cases[0])
+
+
+def _read(session: Session, case: Case) -> None:
+    _close(session)
+    try:
+        session.study = read_case(case)
+        session.synthetic = session.origin == "sample"
+    except BrainsegError as error:
+        session.error = str(error)
+    except Exception as error:
+        _log.error("reading failed: %s", type(error).__name__)
+        session.error = UNEXPECTED
+
+
+def _close(session: Session) -> None:
+    if session.job is not None:
+        session.job.stop()
+    session.study, session.job, session.error, session.jump, session.file = None, None, None, None, None
+    session.synthetic = session.stopped = False
+    session.failures.clear()
+    session.readings.clear()
+    session.packs.clear()
+
+
+# ---- choosing and running models
+
+
+def _choose_models(session: Session, study: Study, cards: dict[str, WeightsCard]) -> None:
+    st.subheader("Models", anchor=False)
+    if not cards:
+        st.error(
+            "No weights are installed: run from a clone of the repository, which holds them in weights/."
+        )
+        return
+    for name, card in cards.items():
+        help_text = f"{ARCHITECTURES[card.spec.architecture].paper}. Width {card.spec.width}."
+        st.checkbox(state.title_of(card), value=True, key=f"use-{name}", help=help_text)
+    st.toggle(
+        "Average over left-right flips",
+        key="tta",
+        help="Each slice is also seen mirrored, and the two probabilities are averaged: twice the time.",
+    )
+    chosen = _chosen(cards)
+    todo = [n for n in chosen if state.prediction_key(study, cards[n], _tta()) not in session.predictions]
+    if session.job is not None:
+        _progress()
+        return
+    if not chosen:
+        label = "Choose a model"
+    elif not todo:
+        label = "All results are shown"
+    else:
+        label = f"Run {len(todo)} model{'s' if len(todo) > 1 else ''}"
+    st.button(
+        label, key="run", type="primary", width="stretch", disabled=not todo, on_click=_start, args=(todo,)
+    )
+    if session.stopped:
+        st.caption("Stopped. What had finished is kept.")
+    for name, sentence in session.failures.items():
+        st.error(f"{state.title_of(cards[name])}: {sentence}", icon=":material/error:")
+
+
+def _chosen(cards: dict[str, WeightsCard]) -> list[str]:
+    return [name for name in cards if st.session_state.get(f"use-{name}", True)]
+
+
+def _tta() -> bool:
+    return bool(st.session_state.get("tta", False))
+
+
+def _start(names: Sequence[str]) -> None:
+    session = _session()
+    if session.study is None or session.job is not None:
+        return
+    session.failures.clear()
+    session.stopped = False
+    # Looked up when it runs, so that a test can put another in its place.
+    session.job = Job(
+        session.study, names, _tta(), lambda name, study, **options: predict(name, study, **options)
+    ).start()
+
+
+@st.fragment(run_every=_POLL_S)
+def _progress() -> None:
+    with _one_sentence():
+        job = _session().job
+        if job is None:
+            return
+        status = job.status()
+        if status.ended or job.ready():
+            st.rerun()
+        title = state.title_of(bundled()[status.name])
+        if status.waiting:
+            text = f"{title}: waiting for another run on this computer"
+        elif not status.slices:
+            text = f"{title} ({status.index + 1} of {status.models}): loading"
+        else:
+            text = f"{title} ({status.index + 1} of {status.models}): slice {status.done} of {status.slices}"
+        st.progress(status.fraction, text)
+        st.button("Stop", key="stop", on_click=job.stop, width="stretch", icon=":material/stop_circle:")
+
+
+# ---- the results
+
+
+def _welcome(session: Session) -> None:
+    st.title("Lower-grade glioma on brain MRI", anchor=False)
+    st.markdown(
+        "Four networks find the tumour in a patient's slices, side by side: "
+        + ", ".join(a.title for a in ARCHITECTURES.values())
+        + ".\n\n"
+        "1. Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR, post-contrast "
+        "T1 as the three channels), a zip, or loose files. Masks are found by name and content.\n"
+        "2. Choose one to four models and run them.\n"
+        "3. Scroll through the slices, compare the outlines, and download masks and figures.\n\n"
+        "Nothing leaves this computer's session: files stay in memory and go when the page is closed."
+    )
+    if not session.error:
+        st.button("Try it with the synthetic sample", key="try", type="primary", on_click=_take_sample)
+        st.caption("A computed brain with a computed lesion, not a patient.")
+
+
+def _headline(study: Study, synthetic: bool) -> None:
+    badge = '<span class="badge">synthetic, not a patient</span>' if synthetic else ""
+    facts = " · ".join(state.describe(study))
+    st.html(f'<p class="headline"><b>{escape(study.case_id)}</b> {badge} <span>{escape(facts)}</span></p>')
+
+
+def _provenance(study: Study) -> None:
+    used = sum(f.role != "ignored" for f in study.source.files)
+    ignored = len(study.source.files) - used
+    label = f"Files: {used} used" + (f", {ignored} ignored" if ignored else "")
+    with st.expander(label, icon=":material/description:"):
+        st.dataframe(state.file_table(study), hide_index=True, width="stretch", height=320)
+
+
+@st.fragment
+def _workspace() -> None:
+    """Viewer and figures; a slider in here reruns only this, and no network."""
+    with _one_sentence():
+        session, cards = _session(), bundled()
+        study = _study(session)
+        if study is None:
+            return
+        stage = st.container()
+        readings = _readings(session, study, _shown(session, study, cards))
+        with stage:
+            _viewer(session, study, readings)
+        for note in study.notes:
+            st.caption(f":material/info: {components.plain(note)}")
+        if readings:
+            _figures(study, readings)
+            _downloads(session, study, readings)
+
+
+def _shown(
+    session: Session, study: Study, cards: dict[str, WeightsCard]
+) -> list[tuple[PredictionKey, Prediction]]:
+    keys = [state.prediction_key(study, cards[name], _tta()) for name in _chosen(cards)]
+    return [(key, session.predictions[key]) for key in keys if key in session.predictions]
+
+
+def _readings(
+    session: Session, study: Study, predictions: Sequence[tuple[PredictionKey, Prediction]]
+) -> list[Reading]:
+    """The threshold controls, and every prediction read at them."""
+    readings: list[Reading] = []
+    if not predictions:
+        return readings
+    for column, (key, prediction) in zip(st.columns(len(predictions)), predictions, strict=True):
+        with column:
+            threshold, keep = _threshold(key, prediction)
+        wanted = (threshold, keep, study.spacing_mm)
+        kept = session.readings.get(key)
+        if kept is None or kept[0] != wanted:
+            kept = (wanted, state.read(study, prediction, threshold, keep))
+            session.readings[key] = kept
+        readings.append(kept[1])
+    return readings
+
+
+def _threshold(key: PredictionKey, prediction: Prediction) -> tuple[float, Keep]:
+    title = ARCHITECTURES[prediction.architecture].title
+    name = "-".join(map(str, key))
+    threshold = st.slider(
+        f"{title}: threshold",
+        min_value=0.01,
+        max_value=0.99,
+        value=prediction.threshold,
+        step=0.01,
+        format="%.2f",
+        key=f"threshold-{name}",
+        help=f"A voxel is tumour at or above it. {prediction.threshold:.2f} is stored with the weights.",
+    )
+    largest = st.toggle(
+        "Largest connected region only",
+        value=prediction.keep == "largest",
+        key=f"largest-{name}",
+        help="In three dimensions. The first setting is the one stored with the weights.",
+    )
+    return threshold, "largest" if largest else "all"
+
+
+def _viewer(session: Session, study: Study, readings: Sequence[Reading]) -> None:
+    gates = {
+        attention_id(state.pack_id(study, r.prediction), a.gate): a
+        for r in readings
+        for a in r.prediction.attention
+    }
+    wanted = [name for name in components.wanted_gates() if name in gates]
+    components.viewer(state.view_message(study, readings, wanted, session.jump))
+    with components.hidden("gates"):
+        for name in wanted:
+            if name not in session.packs:
+                owner = next(r for r in readings if name.startswith(state.pack_id(study, r.prediction)))
+                session.packs[name] = attention_pack(gates[name], state.pack_id(study, owner.prediction))
+            components.pack(name, session.packs[name])
+
+
+def _study_packs(session: Session, study: Study, cards: dict[str, WeightsCard]) -> None:
+    """What never changes while the patient is open, sent outside the part that sliders rerun."""
+    with components.hidden("packs"):
+        _pack(session, study.source.sha256, lambda: study_pack(study))
+        for _, prediction in _shown(session, study, cards):
+            name = state.pack_id(study, prediction)
+            _pack(session, name, lambda p=prediction, n=name: prediction_pack(p, n))
+
+
+def _pack(session: Session, name: str, build: Callable[[], bytes]) -> None:
+    if name not in session.packs:
+        session.packs[name] = build()
+    components.pack(name, session.packs[name])
+
+
+def _figures(study: Study, readings: Sequence[Reading]) -> None:
+    st.subheader("This patient", anchor=False)
+    head, rows = state.table(study, readings)
+    components.figure_table(head, rows, [(r.colour, r.dash) for r in readings])
+    if study.reference is None:
+        st.caption("Dice and the other comparisons need a reference mask among the patient's files.")
+    if any(r.prediction.seen_in_training for r in readings):
+        st.caption(
+            ":material/warning: The weights were fitted on this patient: its figures say nothing about new patients."
+        )
+    if len(readings) > 1:
+        pairs = state.agreement_lines(study, readings)
+        st.markdown("**Do the models agree?** Dice of each pair with each other")
+        components.pair_table([r.title for r in readings], pairs)
+        st.caption(state.votes_sentence(readings))
+    st.markdown("**Area in each slice.** Click a point to go to its slice.")
+    st.plotly_chart(
+        area_chart(study, readings),
+        key="areas",
+        on_select=_jump,
+        selection_mode="points",
+        theme=None,
+        config={"displayModeBar": False, "scrollZoom": False, "doubleClick": False},
+    )
+
+
+def _jump() -> None:
+    session = _session()
+    points = st.session_state["areas"].selection.points
+    if points:
+        session.jump = Jump(int(points[0]["x"]) - 1, 1 if session.jump is None else session.jump.nonce + 1)
+    elif session.jump is not None:
+        # A second click on the same point takes its selection away; it still means that slice.
+        session.jump = replace(session.jump, nonce=session.jump.nonce + 1)
+
+
+def _downloads(session: Session, study: Study, readings: Sequence[Reading]) -> None:
+    st.markdown("**Download**")
+
+    def build() -> None:
+        session.file = _file(session, study, readings, components.asked())
+
+    components.downloads(session.file, build)
+    session.file = None
+
+
+def _file(session: Session, study: Study, readings: Sequence[Reading], asked: str) -> components.File | None:
+    findings = [r.finding for r in readings]
+    name = export.safe_name(study.case_id)
+    makers: dict[str, tuple[str, Callable[[], bytes]]] = {
+        "masks-tif": (f"{name}_masks.zip", lambda: export.masks_zip(study, findings, "tif")),
+        "masks-png": (f"{name}_masks_png.zip", lambda: export.masks_zip(study, findings, "png")),
+        "overlays": (f"{name}_overlays.zip", lambda: export.overlays_zip(study, findings)),
+        "csv": (f"{name}_figures.csv", lambda: export.to_csv(export.report(study, findings))),
+        "json": (f"{name}_figures.json", lambda: export.to_json(export.report(study, findings))),
+    }
+    if asked not in makers:
+        return None
+    file_name, make = makers[asked]
+    return components.File(file_name, make())

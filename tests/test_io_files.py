@@ -1,0 +1,317 @@
+"""Folders, zips and data sets of many patients."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg.io import NamedBytes, collect, expand, find_cases, read_case, read_study
+from brainseg.io.limits import MAX_FILES, MAX_UNZIPPED
+from brainseg.types import InputError, Study
+
+SIDE = 32
+
+
+def tiff(seed: int, *, mask: bool = False) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    out = io.BytesIO()
+    if mask:
+        pixels = (pixels[..., 0] > 200).astype(np.uint8) * 255
+    Image.fromarray(pixels).save(out, "TIFF")
+    return out.getvalue()
+
+
+def patient(name: str = "ABC_01_0001_20000101", count: int = 3) -> dict[str, bytes]:
+    files = {}
+    for n in range(1, count + 1):
+        files[f"{name}_{n}.tif"] = tiff(n)
+        files[f"{name}_{n}_mask.tif"] = tiff(n, mask=True)
+    return files
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def packed(files: dict[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def upload(files: dict[str, bytes]) -> Study:
+    (case,) = find_cases(expand([NamedBytes(name, data) for name, data in files.items()]))
+    return read_case(case)
+
+
+def same(one: Study, other: Study) -> bool:
+    assert one.reference is not None
+    assert other.reference is not None
+    return (
+        np.array_equal(one.slices, other.slices)
+        and np.array_equal(one.reference, other.reference)
+        and (one.case_id, one.source, one.slice_numbers, one.notes)
+        == (other.case_id, other.source, other.slice_numbers, other.notes)
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        patient(),
+        patient("Jürgen Ölmann 漢字"),
+        {
+            f"P/{kind}/{n}.tif": tiff(n, mask=kind == "masks")
+            for n in range(1, 4)
+            for kind in ("images", "masks")
+        },
+    ],
+    ids=["lgg", "unicode", "folders"],
+)
+def test_folder_zip_and_upload_read_alike(tmp_path: Path, files: dict[str, bytes]) -> None:
+    folder = write(tmp_path / "in", files)
+    archive = tmp_path / "some patient.zip"
+    archive.write_bytes(packed(files))
+    expected = upload(files)
+    assert same(read_study(folder), expected)
+    assert same(read_study(archive), expected)
+    assert same(read_study([archive]), expected)
+    assert same(upload({"x.zip": packed(files)}), expected)
+    assert same(upload({"x.ZIP": packed(files, method=zipfile.ZIP_STORED)}), expected)
+    assert same(upload({f"a/b/{name}": data for name, data in files.items()}), expected)
+    assert same(upload({f"a\\b\\{name}": data for name, data in files.items()}), expected)
+    assert same(upload({"outer.zip": packed({"inner.zip": packed(files)})}), expected)
+
+
+def test_decomposed_accents_and_undeclared_utf8_are_one_patient() -> None:
+    expected = upload(patient("Zoë"))
+    assert same(
+        upload({name.replace("ë", "e\u0308"): data for name, data in patient("Zoë").items()}), expected
+    )
+    raw = packed({name.replace("ë", "##"): data for name, data in patient("Zoë").items()})
+    assert same(upload({"x.zip": raw.replace(b"##", "ë".encode())}), expected)
+
+
+def test_system_files_are_left_out(tmp_path: Path) -> None:
+    files = patient()
+    junk = ["__MACOSX/._a.tif", ".DS_Store", "Thumbs.db", ".hidden/1.tif", "sub/.git/2.tif"]
+    extended = {**files, **dict.fromkeys(junk, b"x")}
+    expected = upload(files)
+    assert same(upload(extended), expected)
+    assert same(upload({"x.zip": packed(extended)}), expected)
+    assert same(read_study(write(tmp_path / ".hidden", extended)), expected)
+
+
+def test_stray_files_are_reported() -> None:
+    study = upload(
+        {
+            "d/data.csv": b"x",
+            "d/P/scan.nii.gz": b"x",
+            "d/P/shot.png": b"x",
+            **{f"d/P/{name}": data for name, data in patient().items()},
+        }
+    )
+    ignored = {file.name: file.note for file in study.source.files if file.role == "ignored"}
+    assert ignored["data.csv"] == "not an image"
+    assert "NIfTI" in ignored["scan.nii.gz"]
+    assert "no slice number" in ignored["shot.png"]
+    assert len(study.notes) == 2
+    assert all("was ignored" in note for note in study.notes)
+
+
+# --- several patients --------------------------------------------------------------------------------------
+
+
+def test_cases_of_a_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("P_a_2", "P_a_10", "P_b_1"):
+        write(root / name, patient(f"{name}_20000101"))
+    write(root, {"data.csv": b"x"})
+    cases = find_cases(collect(root))
+    assert [case.case_id for case in cases] == ["P_a_2_20000101", "P_a_10_20000101", "P_b_1_20000101"]
+    assert [len(case.files) for case in cases] == [6, 6, 6]
+    assert [file.name for case in cases for file in case.ignored] == ["data.csv"] * 3
+    # The order of names, not of the disk: 2 before 10.
+    one = read_study(root, case_id="P_a_10_20000101")
+    assert same(one, read_case(cases[1]))
+    with pytest.raises(InputError, match=r'3 patients .*"P_a_2_20000101"'):
+        read_study(root)
+    with pytest.raises(InputError, match='no patient "nobody"'):
+        read_study(root, case_id="nobody")
+
+
+def test_a_damaged_patient_does_not_disturb_the_others() -> None:
+    files = {**patient("A"), **patient("B"), "B_9.tif": b""}
+    cases = find_cases([NamedBytes(name, data) for name, data in files.items()])
+    assert [case.case_id for case in cases] == ["A", "B"]
+    read_case(cases[0])
+    with pytest.raises(InputError, match=r'"B_9\.tif" is empty'):
+        read_case(cases[1])
+
+
+def test_a_folder_a_patient_for_plain_numbers() -> None:
+    files = [NamedBytes(f"set/{who}/slice_{n}.tif", tiff(n)) for who in ("p2", "p10") for n in (1, 2)]
+    assert [case.case_id for case in find_cases(files)] == ["p2", "p10"]
+    files = [NamedBytes(f"{hospital}/p1/{n}.tif", tiff(n)) for hospital in ("x", "y") for n in (1, 2)]
+    assert [case.case_id for case in find_cases(files)] == ["x/p1", "y/p1"]
+    assert [len(case.files) for case in find_cases(files)] == [2, 2]
+
+
+def test_equal_names_in_two_folders() -> None:
+    files = [NamedBytes(f"{who}/brain_{n}.tif", tiff(n + ord(who))) for who in "ab" for n in (1, 2)]
+    assert [case.case_id for case in find_cases(files)] == ["a/brain", "b/brain"]
+
+
+def test_exact_copies_are_read_once() -> None:
+    files = [NamedBytes(f"{top}/{name}", data) for top in ("a", "b") for name, data in patient("P").items()]
+    (case,) = find_cases(files)
+    assert len(case.files) == 6
+    assert read_case(case).source.sha256 == upload(patient("P")).source.sha256
+
+
+def test_slices_and_masks_in_folders_of_any_name() -> None:
+    files = {(f"contours by MD/{n}" if "mask" in n else f"mri/{n}"): d for n, d in patient("P").items()}
+    study = upload(files)
+    assert study.reference is not None
+    assert study.case_id == "P"
+
+
+def test_plain_masks_join_the_one_patient_of_their_folder() -> None:
+    files = {
+        name.replace("P_", "mask_").replace("_mask.", ".") if "mask" in name else name: data
+        for name, data in patient("P").items()
+    }
+    assert "mask_1.tif" in files
+    assert upload(files).reference is not None
+
+
+def test_finding_cases_decodes_nothing() -> None:
+    files = [NamedBytes(f"set/P{p}/P{p}_x_{n}.tif", b"") for p in range(100) for n in range(70)]
+    assert len(find_cases(files)) == 100
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+def refusal(source: Path | list[Path]) -> str:
+    with pytest.raises(InputError) as caught:
+        read_study(source)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert ":" in message
+    return message
+
+
+def test_bad_paths(tmp_path: Path) -> None:
+    empty = tmp_path / "empty one"
+    empty.mkdir()
+    assert '"empty one" is empty' in refusal(empty)
+    (empty / ".DS_Store").write_bytes(b"x")
+    assert '"empty one" is empty' in refusal(empty)
+    assert '"nowhere" does not exist' in refusal(tmp_path / "nowhere")
+    assert "No files" in refusal([])
+    assert "No image" in refusal(write(tmp_path / "texts", {"a.txt": b"x", "b.csv": b"x"}))
+    (tmp_path / "none.zip").write_bytes(packed({}))
+    assert '"none.zip" is empty' in refusal(tmp_path / "none.zip")
+
+
+def test_a_file_that_vanishes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "P", patient())
+    (case,) = find_cases(collect(folder))
+    (folder / "ABC_01_0001_20000101_2.tif").unlink()
+    with pytest.raises(InputError, match=r'0101_2\.tif" cannot be opened'):
+        read_case(case)
+
+
+def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brainseg.io.files.MAX_FILES", 3)
+    assert "more than 3 files" in refusal(write(tmp_path / "P", patient()))
+    with pytest.raises(InputError, match="More than 3 files"):
+        expand([NamedBytes(name, b"") for name in patient()])
+
+
+def linked() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        info = zipfile.ZipInfo("P_1.tif")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "/etc/passwd")
+    return out.getvalue()
+
+
+def with_flag(data: bytes, flag: int) -> bytes:
+    raw = bytearray(data)
+    local, central = raw.index(b"PK\3\4"), raw.index(b"PK\1\2")
+    raw[local + 6] |= flag
+    raw[central + 8] |= flag
+    return bytes(raw)
+
+
+def declaring(size: int) -> bytes:
+    raw = bytearray(packed({"P_1.tif": bytes(1000)}))
+    local, central = raw.index(b"PK\3\4"), raw.index(b"PK\1\2")
+    raw[local + 22 : local + 26] = raw[central + 24 : central + 28] = size.to_bytes(4, "little")
+    return bytes(raw)
+
+
+def damaged() -> bytes:
+    raw = bytearray(packed(patient(), method=zipfile.ZIP_STORED))
+    raw[200] ^= 0xFF
+    return bytes(raw)
+
+
+def nested(depth: int) -> bytes:
+    data = packed(patient())
+    for _ in range(depth):
+        data = packed({"inner.zip": data})
+    return data
+
+
+BAD_ZIPS = {
+    "parent": (packed({"../P_1.tif": b"x"}), "leads out"),
+    "parent inside": (packed({"a/../../P_1.tif": b"x"}), "leads out"),
+    "backslashes": (packed({"..\\P_1.tif": b"x"}), "leads out"),
+    "absolute": (packed({"/etc/P_1.tif": b"x"}), "leads out"),
+    "drive": (packed({"C:\\P_1.tif": b"x"}), "leads out"),
+    "link": (linked(), "a link"),
+    "encrypted": (with_flag(packed({"P_1.tif": b"x"}), 1), "encrypted"),
+    "bomb by ratio": (packed({"P_1.tif": bytes(80 * 2**20)}), "bomb"),
+    "bomb by size": (declaring(MAX_UNZIPPED + 1), "more than 2 GB"),
+    "lying about size": (declaring(999), "damaged"),
+    "bad checksum": (damaged(), "damaged"),
+    "truncated": (packed(patient())[:500], "damaged"),
+    "text": (b"hello", "damaged or not a zip"),
+    "zero bytes": (b"", "damaged or not a zip"),
+    "many files": (packed({f"{n}.txt": b"" for n in range(MAX_FILES + 1)}), "20,000 files"),
+    "too deep": (nested(2), "a zip in a zip in a zip"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ZIPS)
+def test_bad_zip(case: str, tmp_path: Path) -> None:
+    data, word = BAD_ZIPS[case]
+    path = tmp_path / "patient 7.zip"
+    path.write_bytes(data)
+    message = refusal(path)
+    assert word in message
+    assert '"patient 7' in message
+
+
+def test_blank_masks_are_no_bomb() -> None:
+    blank = io.BytesIO()
+    Image.fromarray(np.zeros((256, 256), np.uint8)).save(blank, "TIFF")
+    files = {f"P_{n}_mask.tif": blank.getvalue() for n in range(100)}
+    assert len(expand([NamedBytes("m.zip", packed(files))])) == 100
