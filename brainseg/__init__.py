@@ -1,11 +1,11 @@
 """Lower-grade glioma on brain MRI: four U-Nets side by side, from patient folder to overlay.
 
-    >>> import brainseg
-    >>> study = brainseg.read_study("patient_folder")            # doctest: +SKIP
-    >>> model = brainseg.load("attention_unet")                  # doctest: +SKIP
-    >>> prediction = brainseg.Predictor(model).predict(study)    # doctest: +SKIP
-    >>> prediction.probability.shape                             # doctest: +SKIP
-    (24, 256, 256)
+>>> import brainseg
+>>> study = brainseg.read_study("patient_folder")            # doctest: +SKIP
+>>> model = brainseg.load("attention_unet")                  # doctest: +SKIP
+>>> prediction = brainseg.Predictor(model).predict(study)    # doctest: +SKIP
+>>> prediction.probability.shape                             # doctest: +SKIP
+(24, 256, 256)
 """
 
 from __future__ import annotations

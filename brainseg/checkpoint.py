@@ -41,9 +41,7 @@ def bundled() -> dict[str, WeightsCard]:
     Raises:
         WeightsError: if a bundled card is damaged.
     """
-    return {
-        name: read_card(BUNDLED / name) for name in ARCHITECTURES if (BUNDLED / name / CONFIG).is_file()
-    }
+    return {name: read_card(BUNDLED / name) for name in ARCHITECTURES if (BUNDLED / name / CONFIG).is_file()}
 
 
 def load(name: str | Path) -> LoadedModel:
@@ -67,7 +65,9 @@ def load(name: str | Path) -> LoadedModel:
     try:
         state = safetensors.torch.load(data)
     except Exception as error:
-        raise WeightsError(f"{path} is not a readable safetensors file; get the weights folder again") from error
+        raise WeightsError(
+            f"{path} is not a readable safetensors file; get the weights folder again"
+        ) from error
     network = build(card.spec)
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or sorted(
@@ -116,7 +116,8 @@ def _download(hub_id: str) -> Path:
         )
     except Exception as error:
         raise WeightsError(
-            f"weights {hub_id!r} are neither a folder nor reachable on the Hub; check the name and the network"
+            f"weights {hub_id!r} are neither a folder nor within reach on the Hub; check the name and "
+            "the network connection"
         ) from error
 
 

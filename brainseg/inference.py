@@ -146,7 +146,8 @@ class Predictor:
                 part = probabilities(self.network, batch, self.device)
             if tta:
                 mirrored = np.ascontiguousarray(batch[..., ::-1])
-                part = (part + probabilities(self.network, mirrored, self.device)[..., ::-1]) / 2
+                other = probabilities(self.network, mirrored, self.device)[..., ::-1]
+                part = np.asarray((part + other) / 2, np.float32)
             parts.append(part)
             if progress:
                 progress(min(start + BATCH, total), total)

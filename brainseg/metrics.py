@@ -39,6 +39,12 @@ REFERENCE_EMPTY = Undefined("the reference is empty")
 SPACING_UNKNOWN = Undefined("the spacing is unknown")
 
 
+def dice(mask: BoolArray, reference: BoolArray) -> Figure:
+    """2 TP / (2 TP + FP + FN) of two bool arrays of one shape; `Undefined` when both are empty."""
+    size = int(np.count_nonzero(mask)) + int(np.count_nonzero(reference))
+    return 2 * int(np.count_nonzero(mask & reference)) / size if size else BOTH_EMPTY
+
+
 def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -> Metrics:
     """Agreement of one mask with a reference over a whole volume or over one slice.
 
@@ -69,7 +75,7 @@ def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -
         return Metrics(0.0, 0.0, REFERENCE_EMPTY, 0.0, REFERENCE_EMPTY, unit, found, 0)
     common = int(np.count_nonzero(mask & reference))
     return Metrics(
-        dice=2 * common / (found + real),
+        dice=dice(mask, reference),
         iou=common / (found + real - common),
         sensitivity=common / real,
         precision=common / found,

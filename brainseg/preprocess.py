@@ -55,7 +55,7 @@ class Preprocess:
         return Geometry((height, width), scaled, padded)
 
     def apply(self, study: Study) -> tuple[FloatArray, Geometry]:
-        """A study -> network input (S, 3, h, w) float32 in 0..1, h and w divisible by 16, and its geometry."""
+        """A study -> network input (S, 3, h, w) float32 in 0..1, h and w divisible by 16, and geometry."""
         _, height, width = study.shape
         geometry = self.geometry(height, width)
         images = self.normalise(study.slices)

@@ -35,7 +35,7 @@ class WeightsError(BrainsegError):
     """A weights folder is missing, damaged or made for another network."""
 
 
-class Cancelled(BrainsegError):
+class Cancelled(BrainsegError):  # noqa: N818 - an outcome the user chose, not an error
     """The user stopped a prediction before it ended."""
 
 

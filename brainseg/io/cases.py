@@ -19,7 +19,8 @@ class Case:
     """The files of one patient.
 
     Attributes:
-        case_id: the patient as the files name it, else the folder's name, else ``"study"``.
+        case_id: the patient as the files name it, else the folder's name, else ``"study"``; unique, printable
+            and without slashes.
         files: slices and masks, in natural order of their names.
         ignored: files beside them that belong to no patient, each with the reason.
     """
@@ -72,8 +73,9 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     images = _without_pictures(images, ignored)
     groups = _unique_ids(_grouped(images, ignored))
     groups.sort(key=lambda group: natural(group.case_id))
+    stray = [(parse(file.name).folder, file) for file in ignored]
     return tuple(
-        Case(group.case_id, tuple(found.file for found in group.found), _beside(group, ignored))
+        Case(group.case_id, tuple(found.file for found in group.found), _beside(group, stray))
         for group in groups
     )
 
@@ -175,7 +177,7 @@ def _one_or_more(patient: str, members: list[_Found], ignored: list[SourceFile])
                 copies.append(SourceFile(tidy(found.file.name), "ignored", note))
             else:
                 return [
-                    _Group(f"{PurePosixPath(f).name}/{patient}".strip("/"), f, m) for f, m in folders.items()
+                    _Group(f"{PurePosixPath(f).name}_{patient}".strip("_"), f, m) for f, m in folders.items()
                 ]
     ignored += copies
     kept.sort(key=lambda found: natural(tidy(found.file.name)))
@@ -191,25 +193,32 @@ def _unique_ids(groups: list[_Group]) -> list[_Group]:
     counts = Counter(group.case_id for group in groups)
     for group in groups:
         if counts[group.case_id] > 1:
-            last = PurePosixPath(group.case_id).name
-            group.case_id = (
-                group.folder if group.folder.endswith(last) else f"{group.folder}/{last}".strip("/")
-            )
+            # No slash: a case id may name a file.
+            own = group.folder.replace("/", "_")
+            group.case_id = own if own.endswith(group.case_id) else f"{own}_{group.case_id}".strip("_")
+    seen: Counter[str] = Counter()
+    for group in groups:
+        seen[group.case_id] += 1
+        if seen[group.case_id] > 1:
+            group.case_id += f" ({seen[group.case_id]})"
     return groups
 
 
-def _beside(group: _Group, ignored: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
-    # Of a data set's stray files, those above, in or below the patient's own folder.
-    own = PurePosixPath(group.folder)
+def _beside(group: _Group, ignored: Sequence[tuple[str, SourceFile]]) -> tuple[SourceFile, ...]:
+    # Of a data set's stray files (folder, file), those above, in or below the patient's own folder.
+    own = _ends(group.folder)
     common = relative_base([found.file.name for found in group.found])
     out = []
-    for file in ignored:
-        folder = PurePosixPath(parse(file.name).folder)
-        if own.is_relative_to(folder) or folder.is_relative_to(own):
+    for folder, file in ignored:
+        if own.startswith(_ends(folder)) or _ends(folder).startswith(own):
             path = PurePosixPath(file.name)
             name = str(path.relative_to(common)) if path.is_relative_to(common) else path.name
             out.append(SourceFile(name, file.role, file.note))
     return tuple(sorted(out, key=lambda file: natural(file.name)))
+
+
+def _ends(folder: str) -> str:
+    return f"{folder}/" if folder else ""
 
 
 def relative_base(names: Sequence[str]) -> PurePosixPath:

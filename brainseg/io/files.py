@@ -113,10 +113,15 @@ def expand(files: Sequence[NamedBytes]) -> list[NamedBytes]:
 
 
 def tidy(name: str) -> str:
-    """The name with forward slashes, no leading ``/`` or ``./``, in Unicode's composed form."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    """The name as a plain relative path: forward slashes, no ``..``, printable, Unicode's composed form.
+
+    Characters that cannot be printed (control, direction, undecodable bytes) become ``_``.
+    """
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     # macOS writes decomposed accents, other systems composed ones: the same patient must get one name.
-    return unicodedata.normalize("NFC", "/".join(parts))
+    composed = unicodedata.normalize("NFC", "/".join(parts))
+    # Names become case ids, table cells, terminal lines and names of exported files.
+    return "".join(c if c.isprintable() else "_" for c in composed)
 
 
 def is_junk(name: str) -> bool:

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from brainseg.io.files import NamedBytes
-from brainseg.io.limits import MAX_SIDE, MAX_SLICES
+from brainseg.io.limits import MAX_SIDE, MAX_SLICES, MAX_VOXELS
 from brainseg.io.sniff import ACCEPTED, Kind, kind_of, looks_like
 from brainseg.io.text import shown
 from brainseg.types import InputError
@@ -101,9 +101,7 @@ def _without_alpha(name: str, pixels: npt.NDArray[Any], kind: Kind) -> Raster:
     if channels in (1, 3):
         return Raster(pixels, kind)
     if channels not in (2, 4):
-        raise InputError(
-            f"{name} has {channels} channels: give three (pre, FLAIR, post) or one (FLAIR) a slice."
-        )
+        raise InputError(f"{name} {_channels(channels)}")
     alpha = pixels[..., -1]
     if (alpha != alpha.flat[0]).any():
         raise InputError(
@@ -173,6 +171,7 @@ def _pillow_pages(image: Image.Image) -> list[npt.NDArray[Any]]:
             raise _UnreadableError(f"holds more than {MAX_SLICES:,} pages: give one patient's stack.")
         if not _pillow_is_faithful(image):
             raise _UnreadableError("holds pages of different depths: give one file a slice.")
+        _check_stack((index + 1) * image.height * image.width)
         pages.append(_array(image))
     return pages
 
@@ -196,7 +195,10 @@ def _tifffile_pages(data: bytes) -> list[npt.NDArray[Any]]:
                 raise _UnreadableError(f"holds more than {MAX_SLICES:,} pages: give one patient's stack.")
             page = lazy.aspage()
             _check_size(page.imagelength, page.imagewidth)
-            if page.imagedepth != 1 or page.samplesperpixel > 16:
+            _check_stack((index + 1) * page.imagelength * page.imagewidth)
+            if page.samplesperpixel > 4:
+                raise _UnreadableError(_channels(page.samplesperpixel))
+            if page.imagedepth != 1:
                 raise _UnreadableError("is not a TIFF of plain slices: give one slice a file.")
             try:
                 pixels = page.asarray()
@@ -217,6 +219,16 @@ def _tifffile_pages(data: bytes) -> list[npt.NDArray[Any]]:
     if not pages:
         raise _UnreadableError("holds no page: copy or export it again.")
     return pages
+
+
+def _check_stack(voxels: int) -> None:
+    # Before each page is decoded: compressed pages can be a thousand times smaller than their pixels.
+    if voxels > MAX_VOXELS:
+        raise _UnreadableError(f"holds more than {MAX_VOXELS // 10**6} million voxels: give smaller slices.")
+
+
+def _channels(count: int) -> str:
+    return f"has {count} channels: give three (pre, FLAIR, post) or one (FLAIR) a slice."
 
 
 def _check_size(height: int, width: int) -> None:

@@ -100,9 +100,7 @@ def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
         volume = np.repeat(volume, 3, axis=-1)
     reference, rules = _reference(images, marks)
     notes += _about_masks(images, marks, reference, rules)
-    notes += [
-        f"{file.name} was ignored: {file.note}." for file in case.ignored if file.note != "not an image"
-    ]
+    notes += _about_ignored(case.ignored)
     return Study(
         slices=volume,
         case_id=case.case_id,
@@ -377,6 +375,17 @@ def _about_masks(
     if not reference.any():
         notes.append("The masks given mark no tumour.")
     return notes
+
+
+def _about_ignored(ignored: Sequence[SourceFile]) -> list[str]:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for file in ignored:
+        if file.note != "not an image":
+            by_reason[file.note].append(shown(file.name))
+    return [
+        f"{listed(names, most=3)} {'were' if len(names) > 1 else 'was'} ignored: {reason}."
+        for reason, names in by_reason.items()
+    ]
 
 
 def _source(

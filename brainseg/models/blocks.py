@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -117,8 +118,7 @@ class Encoder(nn.Module):
         super().__init__()
         channels = [in_channels, *(width * 2**level for level in range(depth + 1))]
         self.levels = nn.ModuleList(
-            ConvBlock(before, after, kind, dropout)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            ConvBlock(before, after, kind, dropout) for before, after in pairwise(channels)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -152,7 +152,8 @@ def initialise(network: nn.Module, head: nn.Conv2d, prior: float = 0.01) -> None
     for module in network.modules():
         if isinstance(module, AttentionGate):
             last = module.psi[0]
-            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
             nn.init.normal_(last.weight, std=0.1)
             nn.init.constant_(last.bias, 2.0)
     nn.init.normal_(head.weight, std=0.01)

@@ -8,7 +8,8 @@ from brainseg.models.blocks import Encoder, Node, NormKind, check_input, initial
 
 
 class UNet(nn.Module):
-    """U-Net (Ronneberger 2015, arXiv:1505.04597); with `gated`, Attention U-Net (Oktay 2018, arXiv:1804.03999).
+    """U-Net (Ronneberger 2015, arXiv:1505.04597); with `gated`, Attention U-Net (Oktay 2018,
+    arXiv:1804.03999).
 
     Differences from the papers: padded convolutions, so that logits have the size of the input; a norm after
     each convolution; width 64 is not fixed. The gate is described at `AttentionGate`; unlike Oktay, the
@@ -34,7 +35,8 @@ class UNet(nn.Module):
         self.in_channels, self.depth = in_channels, depth
         self.encoder = Encoder(in_channels, width, depth, norm, dropout)
         self.decoder = nn.ModuleList(
-            Node(width * 2**level, 1, width * 2 ** (level + 1), gated, norm, dropout) for level in range(depth)
+            Node(width * 2**level, 1, width * 2 ** (level + 1), gated, norm, dropout)
+            for level in range(depth)
         )
         self.head = nn.Conv2d(width, 1, 1)
         initialise(self, self.head)

@@ -168,7 +168,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read; give the path of a TOML file in recipes/") from error
+        raise RecipeError(
+            f"recipe {path} cannot be read; give the path of a TOML file in recipes/"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
     for override in overrides:

@@ -31,9 +31,13 @@ def patient_folders(root: Path) -> dict[str, Path]:
         root = root / "kaggle_3m"
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; give the folder that holds one folder for each patient")
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and any(p.iterdir())), key=lambda p: natural(p.name))
+    folders = sorted(
+        (p for p in root.iterdir() if p.is_dir() and any(p.iterdir())), key=lambda p: natural(p.name)
+    )
     if not folders:
-        raise InputError(f"{root} holds no patient folders; give the folder that holds one folder for each patient")
+        raise InputError(
+            f"{root} holds no patient folders; give the folder that holds one folder for each patient"
+        )
     return {folder.name: folder for folder in folders}
 
 
@@ -67,7 +71,9 @@ def read_fold(path: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
     except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"{path} is not a split: a JSON file with a list of folds of patient IDs") from error
+        raise RecipeError(
+            f"{path} is not a split: a JSON file with a list of folds of patient IDs"
+        ) from error
     if not 0 <= fold < len(folds):
         raise RecipeError(f"{path} has folds 0 to {len(folds) - 1}, not {fold}")
     training = sorted(patient for n, ids in enumerate(folds) if n != fold for patient in ids)
@@ -83,7 +89,9 @@ def read_patients(root: Path, patients: Sequence[str]) -> list[Study]:
     folders = patient_folders(root)
     missing = [patient for patient in patients if patient not in folders]
     if missing:
-        raise InputError(f"{root} lacks {len(missing)} patients of the split, first {missing[0]}; fetch the data again")
+        raise InputError(
+            f"{root} lacks {len(missing)} patients of the split, first {missing[0]}; fetch the data again"
+        )
     studies = []
     for patient in patients:
         study = read_study(folders[patient])
@@ -102,16 +110,17 @@ class Draw:
     seed: int
 
 
-def draws(
-    has_tumour: npt.NDArray[np.bool_], data: Data, crop: int, seed: int, epoch: int
-) -> list[Draw]:
+def draws(has_tumour: npt.NDArray[np.bool_], data: Data, crop: int, seed: int, epoch: int) -> list[Draw]:
     """The samples of one epoch in order: a function of seed and epoch alone, so a resumed run repeats it."""
     rng = np.random.default_rng((seed, epoch))
     tumour = round(data.samples_per_epoch * data.tumour_fraction)
     pools = (np.flatnonzero(has_tumour), np.flatnonzero(~has_tumour))
     wanted = (tumour, data.samples_per_epoch - tumour)
     chosen = np.concatenate(
-        [_deal(pool if len(pool) else np.arange(len(has_tumour)), count, rng) for pool, count in zip(pools, wanted, strict=True)]
+        [
+            _deal(pool if len(pool) else np.arange(len(has_tumour)), count, rng)
+            for pool, count in zip(pools, wanted, strict=True)
+        ]
     )
     rng.shuffle(chosen)
     seeds = rng.integers(0, 2**31, len(chosen))
@@ -163,7 +172,9 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
             self.augment.drop_channel,
             draw.seed,
         )
-        return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask[None].astype(np.float32))
+        return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(
+            mask[None].astype(np.float32)
+        )
 
 
 def make_pipeline(augment: Augment, crop: int) -> Any:
@@ -182,8 +193,12 @@ def make_pipeline(augment: Augment, crop: int) -> Any:
             ),
             A.PadIfNeeded(crop, crop),
             A.RandomCrop(crop, crop),
-            A.RandomBrightnessContrast(augment.contrast, augment.contrast, p=0.5 if augment.contrast else 0.0),
-            A.RandomGamma((100 * (1 - augment.gamma), 100 * (1 + augment.gamma)), p=0.5 if augment.gamma else 0.0),
+            A.RandomBrightnessContrast(
+                augment.contrast, augment.contrast, p=0.5 if augment.contrast else 0.0
+            ),
+            A.RandomGamma(
+                (100 * (1 - augment.gamma), 100 * (1 + augment.gamma)), p=0.5 if augment.gamma else 0.0
+            ),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.4, 1.2), p=augment.blur),
             A.GaussNoise(std_range=(0.01, 0.04), p=augment.noise),
         ]

@@ -6,7 +6,7 @@ import csv
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, save
 from brainseg.inference import BATCH, probabilities
+from brainseg.metrics import dice
 from brainseg.models import UNet, UNetPP, build
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
 from brainseg.training.config import Recipe
 from brainseg.training.data import SliceData, batches, draws, read_fold, read_patients
 from brainseg.training.losses import make_loss
-from brainseg.types import FloatArray, Keep, Study, WeightsCard
+from brainseg.types import FloatArray, Keep, Study, Undefined, WeightsCard
 
 LICENCE = "cc-by-nc-sa-4.0"
 THRESHOLDS = tuple(round(0.20 + 0.05 * step, 2) for step in range(14))
@@ -59,7 +60,13 @@ class Progress:
 
 
 def train(
-    recipe: Recipe, recipe_folder: Path, data_root: Path, out: Path, *, resume: bool, report: Report | None = None
+    recipe: Recipe,
+    recipe_folder: Path,
+    data_root: Path,
+    out: Path,
+    *,
+    resume: bool,
+    report: Report | None = None,
 ) -> WeightsCard:
     """Run a recipe; leaves `out`/{metrics.csv, tensorboard, last.pt, weights/} and returns the card.
 
@@ -92,7 +99,10 @@ def train(
     if recipe.init:
         initialise_from(network, load(recipe.init).network)
     averaged = AveragedModel(
-        network, device=accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True
+        network,
+        device=accelerator.device,
+        multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema),
+        use_buffers=True,
     )
     heads = Heads(network, recipe.loss.deep_supervision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optim.weight_decay), lr=recipe.optim.lr)
@@ -225,7 +235,9 @@ class Validation:
         network.eval()
         out = []
         for images, geometry in self.inputs:
-            parts = [probabilities(network, images[n : n + BATCH], device) for n in range(0, len(images), BATCH)]
+            parts = [
+                probabilities(network, images[n : n + BATCH], device) for n in range(0, len(images), BATCH)
+            ]
             out.append(invert(np.concatenate(parts), geometry))
         return out
 
@@ -238,17 +250,14 @@ class Validation:
         found = []
         for probability, reference in zip(predicted, self.references, strict=True):
             assert reference is not None
-            mask = segment(probability, threshold, keep)
-            size = int(mask.sum()) + int(reference.sum())
-            if size:
-                found.append(2 * int((mask & reference).sum()) / size)
+            value = dice(segment(probability, threshold, keep), reference)
+            if not isinstance(value, Undefined):
+                found.append(value)
         return found
 
 
 def finish(folder: Path, validation: Validation, device: torch.device) -> WeightsCard:
     """Choose threshold and post-processing of the best weights on the validation patients; write the card."""
-    from dataclasses import replace  # noqa: PLC0415
-
     model = load(folder)
     predicted = validation.predict(model.network.to(device, memory_format=torch.channels_last), device)  # type: ignore[call-overload]
     points: list[tuple[float, float, Keep]] = [
@@ -256,7 +265,8 @@ def finish(folder: Path, validation: Validation, device: torch.device) -> Weight
         for keep in ("all", "largest")
         for threshold in THRESHOLDS
     ]
-    _, threshold, keep = max(points)
+    # Among equals, the point nearest to 0.5, and no post-processing rather than some.
+    _, threshold, keep = max(points, key=lambda point: (point[0], -abs(point[1] - 0.5), point[2] == "all"))
     return save(folder, model.network, replace(model.card, threshold=threshold, keep=keep))
 
 

@@ -59,7 +59,8 @@ _STYLE = """
 .st-key-packs, .st-key-gates { position: absolute; width: 0; height: 0; overflow: hidden; }
 table.figures { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 table.figures th, table.figures td {
-  padding: 6px 10px; border-bottom: 1px solid #2a2f36; text-align: right; font-weight: 400; vertical-align: top;
+  padding: 6px 10px; border-bottom: 1px solid #2a2f36; text-align: right; vertical-align: top;
+  font-weight: 400;
 }
 table.figures th:first-child { text-align: left; white-space: nowrap; }
 table.figures thead th { color: #a9b1ba; }
@@ -105,7 +106,7 @@ def pack(name: str, data: bytes) -> None:
 
 def downloads(file: File | None, build: Callable[[], None]) -> None:
     """Buttons, and the file that the last click asked for."""
-    header = {
+    header: dict[str, Any] = {
         "kind": "downloads",
         "offers": [
             {"name": "masks-tif", "title": "Masks (TIFF)", "hint": "A zip of mask slices, 0 and 255"},

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def _choose_patient(session: Session, cards: dict[str, WeightsCard]) -> None:
                 on_click=_take_public,
                 args=(cards,),
                 width="stretch",
-                help="One lower-grade glioma patient of the LGG data set on Kaggle, by kagglehub; needs a network.",
+                help="One patient of the LGG data set on Kaggle, by kagglehub; needs a network.",
             )
         st.button(
             "Open the synthetic sample",
@@ -365,10 +365,7 @@ def _start(names: Sequence[str]) -> None:
         return
     session.failures.clear()
     session.stopped = False
-    # Looked up when it runs, so that a test can put another in its place.
-    session.job = Job(
-        session.study, names, _tta(), lambda name, study, **options: predict(name, study, **options)
-    ).start()
+    session.job = Job(session.study, names, _tta(), predict).start()
 
 
 @st.fragment(run_every=_POLL_S)
@@ -400,8 +397,8 @@ def _welcome(session: Session) -> None:
         "Four networks find the tumour in a patient's slices, side by side: "
         + ", ".join(a.title for a in ARCHITECTURES.values())
         + ".\n\n"
-        "1. Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR, post-contrast "
-        "T1 as the three channels), a zip, or loose files. Masks are found by name and content.\n"
+        "1. Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR and "
+        "post-contrast T1 as the three channels), a zip, or loose files. Masks are found by themselves.\n"
         "2. Choose one to four models and run them.\n"
         "3. Scroll through the slices, compare the outlines, and download masks and figures.\n\n"
         "Nothing leaves this computer's session: files stay in memory and go when the page is closed."
@@ -511,10 +508,10 @@ def _viewer(session: Session, study: Study, readings: Sequence[Reading]) -> None
 def _study_packs(session: Session, study: Study, cards: dict[str, WeightsCard]) -> None:
     """What never changes while the patient is open, sent outside the part that sliders rerun."""
     with components.hidden("packs"):
-        _pack(session, study.source.sha256, lambda: study_pack(study))
+        _pack(session, study.source.sha256, partial(study_pack, study))
         for _, prediction in _shown(session, study, cards):
             name = state.pack_id(study, prediction)
-            _pack(session, name, lambda p=prediction, n=name: prediction_pack(p, n))
+            _pack(session, name, partial(prediction_pack, prediction, name))
 
 
 def _pack(session: Session, name: str, build: Callable[[], bytes]) -> None:
@@ -531,7 +528,7 @@ def _figures(study: Study, readings: Sequence[Reading]) -> None:
         st.caption("Dice and the other comparisons need a reference mask among the patient's files.")
     if any(r.prediction.seen_in_training for r in readings):
         st.caption(
-            ":material/warning: The weights were fitted on this patient: its figures say nothing about new patients."
+            ":material/warning: Weights were fitted on this patient: figures so marked flatter them."
         )
     if len(readings) > 1:
         pairs = state.agreement_lines(study, readings)

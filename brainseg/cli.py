@@ -1,0 +1,430 @@
+"""The command line: predict, evaluate, train, data, models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from brainseg import __version__
+from brainseg.types import RESEARCH_USE, BrainsegError, Spacing
+
+if TYPE_CHECKING:
+    from brainseg.checkpoint import LoadedModel
+    from brainseg.postprocess import Finding
+    from brainseg.types import Study
+
+# The heavy parts are imported inside the commands: --help answers at once.
+# ruff: noqa: PLC0415
+
+Step = Callable[[str, int, int], None]
+
+app = typer.Typer(
+    help=f"Lower-grade glioma on brain MRI: four U-Nets side by side. {RESEARCH_USE}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fetch and check the training data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ModelOption = Annotated[
+    list[str],
+    typer.Option("--model", "-m", help="Bundled name, weights folder or Hub id; again for more; or: all."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+TtaOption = Annotated[bool, typer.Option("--tta", help="Average over left-right flips; twice the time.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program; exits with 0 done, 2 bad input or usage, 130 interrupted."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="brainseg")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except BrainsegError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("error: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> None:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"brainseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Step]:
+    """A bar with time left on a terminal, plain lines otherwise; always on standard error."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda _text, _done, _total: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
+    else:
+        said = [""]
+
+        def step(text: str, done: int, total: int) -> None:
+            if text != said[0] or done == total:
+                said[0] = text
+                click.echo(f"{text} [{done}/{total}]", err=True)
+
+        yield step
+
+
+def _load(names: list[str]) -> list[LoadedModel]:
+    from brainseg.checkpoint import bundled, load
+
+    if "all" in names:
+        if len(names) > 1:
+            raise BrainsegError("--model all already means every bundled model; leave out the others")
+        names = list(bundled())
+        if not names:
+            raise BrainsegError("no bundled weights are installed; run from a clone of the repository")
+    models = [load(name) for name in names]
+    repeated = {m.card.name for m in models if sum(m.card.name == other.card.name for other in models) > 1}
+    if repeated:
+        raise BrainsegError(f"two of the models are named {repeated.pop()}; give each once")
+    return models
+
+
+def _spacing(text: str | None) -> Spacing | None:
+    if text is None:
+        return None
+    try:
+        slices, rows, columns = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BrainsegError(
+            f"--spacing {text!r} must be three numbers in mm: between slices, rows, columns, e.g. 5,0.94,0.94"
+        ) from error
+    return slices, rows, columns
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="A patient folder, a zip, or files.")],
+    model: ModelOption,
+    out: Annotated[Path | None, typer.Option(help="Folder for masks, overlays, JSON and CSV.")] = None,
+    case: Annotated[str | None, typer.Option(help="Patient to take, where INPUT holds several.")] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="mm between slices, rows, columns: 5,0.94,0.94. Without it: voxels.")
+    ] = None,
+    device: DeviceOption = "auto",
+    tta: TtaOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the tumour in one patient with one or more models."""
+    from brainseg.export import report, to_json
+    from brainseg.inference import Predictor
+    from brainseg.io import read_study
+    from brainseg.postprocess import find
+
+    study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=_spacing(spacing))
+    models = _load(model)
+    findings: list[Finding] = []
+    with _progress(quiet=as_json) as step:
+        for one in models:
+
+            def slices_done(done: int, total: int, name: str = one.card.name) -> None:
+                step(f"{name}: slices", done, total)
+
+            prediction = Predictor(one, device).predict(study, tta=tta, attention=False, progress=slices_done)
+            findings.append(find(prediction))
+    figures = report(study, findings)
+    if out is not None:
+        _write(out, study, findings, figures)
+    if as_json:
+        typer.echo(to_json(figures).decode(), nl=False)
+    else:
+        _show(figures)
+        if out is not None:
+            typer.echo(f"written to {out}")
+
+
+def _write(out: Path, study: Study, findings: list[Finding], figures: dict[str, Any]) -> None:
+    import io
+    import zipfile
+
+    from brainseg.export import masks_zip, overlays_zip, safe_name, to_csv, to_json
+
+    case = safe_name(study.case_id)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{case}.json").write_bytes(to_json(figures))
+        (out / f"{case}.csv").write_bytes(to_csv(figures))
+        for name, data in (
+            ("masks", masks_zip(study, findings, "tif")),
+            ("overlays", overlays_zip(study, findings)),
+        ):
+            # Our own zip, with names made safe by the export.
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                archive.extractall(out / name)
+    except OSError as error:
+        raise BrainsegError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def _text(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "not computable"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _show(figures: dict[str, Any]) -> None:
+    console = Console()
+    slices, rows, columns = figures["shape"]
+    spacing = figures["spacing_mm"]
+    console.print(
+        f"{figures['case_id']}: {slices} slices of {rows} x {columns}, "
+        + (f"spacing {' x '.join(f'{x:g}' for x in spacing)} mm" if spacing else "spacing unknown"),
+        highlight=False,
+        markup=False,
+    )
+    for note in figures["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    table = Table()
+    names = ["model", "tumour voxels", "ml", "Dice", "IoU", "sensitivity", "precision", "HD95", "seconds"]
+    for name in names:
+        table.add_column(name, justify="left" if name == "model" else "right")
+    no_reference = figures["reference_voxels"] is None
+    for name, row in figures["models"].items():
+        table.add_row(
+            name + (" (trained on this patient)" if row["seen_in_training"] else ""),
+            str(row["tumour_voxels"]),
+            "-" if spacing is None else _text(row["volume_ml"], 1),
+            *(
+                "-" if no_reference else _text(row[key])
+                for key in ("dice", "iou", "sensitivity", "precision")
+            ),
+            "-"
+            if no_reference
+            else _text(row["hd95"], 1) + (f" {row['hd95_unit']}" if row["hd95"] is not None else ""),
+            f"{row['seconds']:.1f}",
+        )
+    console.print(table)
+    areas = Table(title="tumour pixels in each slice")
+    areas.add_column("slice", justify="right")
+    for name in figures["models"]:
+        areas.add_column(name, justify="right")
+    for index, number in enumerate(figures["slice_numbers"]):
+        row_areas = [row["area_per_slice"][index] for row in figures["models"].values()]
+        if any(row_areas):
+            areas.add_row(str(number), *map(str, row_areas))
+    if areas.row_count:
+        console.print(areas)
+    if no_reference:
+        console.print("No reference mask was given: Dice and its kin need one.", highlight=False)
+    console.print(RESEARCH_USE, style="dim", highlight=False)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Folder of patient folders, with masks.")],
+    model: ModelOption,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of the models.")] = False,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Leave out patients any model was trained on.")
+    ] = False,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="State the figures in the cards of the weights folders.")
+    ] = False,
+    device: DeviceOption = "auto",
+    tta: TtaOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare models with reference masks over a data set, patient by patient."""
+    from brainseg.checkpoint import bundled, resolve
+    from brainseg.training.evaluate import evaluate as run
+    from brainseg.training.evaluate import state_on_card
+
+    models = _load(model)
+    if ensemble and len(models) < 2:
+        raise BrainsegError("--ensemble needs two models or more")
+    with _progress(quiet=as_json) as step:
+        result = run(models, dataset, ensemble=ensemble, unseen=unseen, tta=tta, device=device, report=step)
+    if write_card:
+        names = list(bundled()) if model == ["all"] else model
+        for name, one in zip(names, models, strict=True):
+            state_on_card(resolve(name), one.card, result)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    table = Table(title="volumetric Dice by patient")
+    for column in ("model", "mean", "median", "std", "patients", "missed", "not computable", "mean HD95"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, row in result["models"].items():
+        table.add_row(
+            name,
+            *(_text(row[key]) for key in ("dice_mean", "dice_median", "dice_std")),
+            *(str(row[key]) for key in ("cases", "missed", "not_computable")),
+            _text(row["hd95_mean"], 1) + (f" {row['hd95_unit']}" if row["hd95_mean"] is not None else ""),
+        )
+    console = Console()
+    console.print(table)
+    seen = sorted(
+        {
+            p
+            for row in result["models"].values()
+            for p, figures in row["patients"].items()
+            if figures["seen_in_training"]
+        }
+    )
+    if seen:
+        console.print(
+            f"{len(seen)} of these patients were seen in training; --unseen leaves them out.", highlight=False
+        )
+    console.print(result["protocol"], style="dim", highlight=False)
+    console.print(RESEARCH_USE, style="dim", highlight=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, for instance recipes/unet.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder of patient folders, with masks.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/<name> unless given.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's key, e.g. optim.lr=0.001."),
+    ] = None,
+) -> None:
+    """Train a network as a recipe says; killed and resumed, it gives the same weights."""
+    try:
+        from brainseg.training.config import read_recipe
+        from brainseg.training.loop import train as run
+    except ModuleNotFoundError as error:
+        raise BrainsegError(
+            f"training needs {error.name}; install it with: pip install -e '.[train]'"
+        ) from error
+
+    settings = read_recipe(recipe, overrides or [])
+    folder = out or Path("runs") / settings.name
+    with _progress(quiet=False) as step:
+        card = run(settings, recipe.parent, data, folder, resume=resume, report=step)
+    typer.echo(f"weights in {folder / 'weights'}, threshold {card.threshold:g}, components kept: {card.keep}")
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the networks and the bundled weights."""
+    from brainseg.checkpoint import bundled
+    from brainseg.models import ARCHITECTURES, build
+
+    cards = bundled()
+    rows = {
+        name: {
+            "title": architecture.title,
+            "paper": architecture.paper,
+            "gated": architecture.gated,
+            "bundled": name in cards,
+        }
+        for name, architecture in ARCHITECTURES.items()
+    }
+    for name, card in cards.items():
+        rows[name] |= {
+            "width": card.spec.width,
+            "norm": card.spec.norm,
+            "parameters": sum(p.numel() for p in build(card.spec).parameters()),
+            "threshold": card.threshold,
+            "keep": card.keep,
+            "dice_mean": card.metrics.get("dice_mean"),
+            "dice_median": card.metrics.get("dice_median"),
+            "patients": card.metrics.get("cases"),
+            "licence": card.licence,
+            "sha256": card.sha256,
+        }
+    if as_json:
+        typer.echo(json.dumps({"models": rows}, indent=2))
+        return
+    table = Table()
+    for column in ("name", "network", "parameters", "threshold", "Dice mean / median", "weights' licence"):
+        table.add_column(column)
+    for name, row in rows.items():
+        if row["bundled"]:
+            table.add_row(
+                name,
+                str(row["title"]),
+                f"{row['parameters']:,}",
+                f"{row['threshold']:g}",
+                f"{_text(row['dice_mean'])} / {_text(row['dice_median'])}",
+                str(row["licence"]),
+            )
+        else:
+            table.add_row(name, str(row["title"]), "-", "-", "no bundled weights", "-")
+    console = Console()
+    console.print(table)
+    console.print(
+        "Dice: volumetric, by patient, on validation patients; see each model card.", highlight=False
+    )
+
+
+@data_app.command()
+def fetch() -> None:
+    """Fetch the public LGG data set from Kaggle."""
+    from brainseg.training.audit import fetch as run
+
+    typer.echo(run())
+
+
+@data_app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Folder of patient folders.")], as_json: JsonOption = False
+) -> None:
+    """Check a data set: missing masks, sizes, types, gaps, duplicates, missing sequences."""
+    from brainseg.training.audit import check_dataset
+
+    report = check_dataset(dataset)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        return
+
+
+if __name__ == "__main__":
+    main()
