@@ -10,13 +10,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 import safetensors.torch
 import torch
 
 from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
 from brainseg.preprocess import Preprocess
-from brainseg.types import ModelSpec, WeightsCard, WeightsError
+from brainseg.types import Keep, ModelSpec, WeightsCard, WeightsError
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
@@ -68,7 +69,14 @@ def load(name: str | Path) -> LoadedModel:
         raise WeightsError(
             f"{path} is not a readable safetensors file; get the weights folder again"
         ) from error
-    network = build(card.spec)
+    try:
+        # Shapes without memory: the card may ask for more than there is, the file cannot.
+        with torch.device("meta"):
+            network = build(card.spec)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{folder / CONFIG} describes a network that cannot be built; get the weights folder again"
+        ) from error
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or sorted(
         key for key in own if own[key].shape != state[key].shape
@@ -78,7 +86,7 @@ def load(name: str | Path) -> LoadedModel:
             f"{path} does not fit {ARCHITECTURES[card.spec.architecture].title} of width {card.spec.width} "
             f"({len(wrong)} tensors differ, first {wrong[0]}); these are weights of another network"
         )
-    network.load_state_dict(state)
+    network.to_empty(device="cpu").load_state_dict(state)
     return LoadedModel(card, network.eval())
 
 
@@ -132,15 +140,27 @@ def read_card(folder: Path) -> WeightsCard:
         raw = json.loads(path.read_text(encoding="utf-8"))
         spec = ModelSpec(**raw.pop("spec"))
         for key in ("training_patients", "validation_patients"):
+            if not isinstance(raw[key], list):
+                raise TypeError(f"{key} must be a list")
             raw[key] = tuple(raw[key])
         card = WeightsCard(spec=spec, **raw)
         Preprocess(**card.preprocess)
-        if card.spec.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture {card.spec.architecture!r} is not known")
+        if (
+            not isinstance(card.sha256, str)
+            or not 0 <= card.threshold <= 1
+            or card.keep not in get_args(Keep)
+        ):
+            raise ValueError("sha256, threshold or keep is out of range")
+        known = card.spec.architecture in ARCHITECTURES
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing; this is not a weights folder") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a brainseg weights card; get the weights folder again") from error
+    if not known:
+        raise WeightsError(
+            f"{path} names architecture {card.spec.architecture!r}, which is not one of "
+            f"{', '.join(ARCHITECTURES)}; get other weights or a newer brainseg"
+        )
     return card
 
 

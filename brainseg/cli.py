@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -37,11 +37,10 @@ Step = Callable[[str, int, int], None]
 
 app = typer.Typer(
     help=f"Lower-grade glioma on brain MRI: four U-Nets side by side. {RESEARCH_USE}",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Fetch and check the training data.", no_args_is_help=True)
+data_app = typer.Typer(help="Fetch and check the training data.")
 app.add_typer(data_app, name="data")
 
 ModelOption = Annotated[
@@ -53,25 +52,27 @@ TtaOption = Annotated[bool, typer.Option("--tta", help="Average over left-right 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
+# typer carries a click of its own or depends on one, by version; this is the base of its usage errors.
+_UsageError = typer.BadParameter.__mro__[2]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; exits with 0 done, 2 bad input or usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False, prog_name="brainseg")
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        _fail(error.format_message())
+        code = app(arguments or ["--help"], standalone_mode=False, prog_name="brainseg")
     except BrainsegError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("error: interrupted", err=True)
+    except _UsageError as error:
+        _fail(getattr(error, "format_message", error.__str__)() + " See: brainseg --help")
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("error: interrupted", err=True)
         sys.exit(130)
     sys.exit(code or 0)
 
 
 def _fail(message: str) -> None:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    typer.echo("error: " + " ".join(message.split()), err=True)
     sys.exit(2)
 
 
@@ -88,6 +89,25 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _console() -> Console:
+    """Standard output; where it is not a terminal, wide enough that no table is folded."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """libtiff writes lines of its own about damaged files to file descriptor 2, past Python; ours says enough."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @contextmanager
@@ -113,7 +133,7 @@ def _progress(quiet: bool) -> Iterator[Step]:
         def step(text: str, done: int, total: int) -> None:
             if text != said[0] or done == total:
                 said[0] = text
-                click.echo(f"{text} [{done}/{total}]", err=True)
+                typer.echo(f"{text} [{done}/{total}]", err=True)
 
         yield step
 
@@ -165,8 +185,10 @@ def predict(
     from brainseg.io import read_study
     from brainseg.postprocess import find
 
-    study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=_spacing(spacing))
+    spacing_mm = _spacing(spacing)
     models = _load(model)
+    with _quiet_decoders():
+        study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm)
     findings: list[Finding] = []
     with _progress(quiet=as_json) as step:
         for one in models:
@@ -216,7 +238,7 @@ def _text(value: Any, digits: int = 3) -> str:
 
 
 def _show(figures: dict[str, Any]) -> None:
-    console = Console()
+    console = _console()
     slices, rows, columns = figures["shape"]
     spacing = figures["spacing_mm"]
     console.print(
@@ -228,7 +250,8 @@ def _show(figures: dict[str, Any]) -> None:
     for note in figures["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
     table = Table()
-    names = ["model", "tumour voxels", "ml", "Dice", "IoU", "sensitivity", "precision", "HD95", "seconds"]
+    names = ["model", "tumour voxels", *["ml"] * bool(spacing)]
+    names += ["Dice", "IoU", "sensitivity", "precision", "HD95", "seconds"]
     for name in names:
         table.add_column(name, justify="left" if name == "model" else "right")
     no_reference = figures["reference_voxels"] is None
@@ -236,7 +259,7 @@ def _show(figures: dict[str, Any]) -> None:
         table.add_row(
             name + (" (trained on this patient)" if row["seen_in_training"] else ""),
             str(row["tumour_voxels"]),
-            "-" if spacing is None else _text(row["volume_ml"], 1),
+            *([_text(row["volume_ml"], 1)] if spacing else []),
             *(
                 "-" if no_reference else _text(row[key])
                 for key in ("dice", "iou", "sensitivity", "precision")
@@ -304,7 +327,7 @@ def evaluate(
             *(str(row[key]) for key in ("cases", "missed", "not_computable")),
             _text(row["hd95_mean"], 1) + (f" {row['hd95_unit']}" if row["hd95_mean"] is not None else ""),
         )
-    console = Console()
+    console = _console()
     console.print(table)
     seen = sorted(
         {
@@ -398,7 +421,7 @@ def models(as_json: JsonOption = False) -> None:
             )
         else:
             table.add_row(name, str(row["title"]), "-", "-", "no bundled weights", "-")
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(
         "Dice: volumetric, by patient, on validation patients; see each model card.", highlight=False

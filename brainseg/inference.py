@@ -34,8 +34,8 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).cpu()  # torch knows devices that are not there, or hold no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise WeightsError(f"device {name!r} is not available here; use auto or cpu") from error
     return device
 

@@ -42,10 +42,14 @@ class Preprocess:
         out = np.empty(slices.shape, np.float32)
         for channel in range(slices.shape[-1]):
             values = slices[..., channel]
-            low, high = np.percentile(values, (self.low, self.high))
-            scale = 1.0 / (high - low) if high > low else 0.0
-            out[..., channel] = (values.astype(np.float32) - np.float32(low)) * np.float32(scale)
-        return np.clip(out, 0.0, 1.0, out=out)
+            # float32 holds every 8- and 16-bit integer exactly, and the span of any two; not so other types.
+            small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
+            numbers: npt.NDArray[Any] = values.astype(np.float32 if small else np.float64)
+            kind = numbers.dtype.type
+            low, high = np.percentile(values if small else numbers, (self.low, self.high))
+            scale = 1.0 / (high - low) if high - low > np.finfo(np.float64).tiny else 0.0
+            out[..., channel] = np.clip((numbers - kind(low)) * kind(scale), 0.0, 1.0)
+        return out
 
     def geometry(self, height: int, width: int) -> Geometry:
         """What `apply` does to slices of (height, width) pixels."""
@@ -69,7 +73,8 @@ class Preprocess:
 def invert(values: FloatArray, geometry: Geometry) -> FloatArray:
     """(S, h, w) on the network's grid, or on a coarser one that covers it -> (S, H, W) on the slice grid.
 
-    Values are resampled bilinearly, so thresholds come after, never before.
+    Values are resampled, bilinearly where the grid grows and by area where it shrinks, so thresholds come
+    after, never before. None leaves the range its slice had.
     """
     rows, columns = geometry.scaled
     out = np.empty((len(values), *geometry.original), np.float32)
@@ -82,6 +87,7 @@ def invert(values: FloatArray, geometry: Geometry) -> FloatArray:
 def _resize(image: FloatArray, size: tuple[int, int]) -> FloatArray:
     if image.shape[:2] == size:
         return image
-    shrinking = size[0] < image.shape[0]
+    shrinking = size[0] < image.shape[0] or size[1] < image.shape[1]
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.float32)
+    # Weights that sum to 1 only up to rounding would lift a probability of 1 above 1.
+    return np.clip(np.asarray(resized, np.float32), image.min(), image.max())

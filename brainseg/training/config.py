@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
-import types
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from brainseg.models import ARCHITECTURES
+from brainseg.models.blocks import GROUPS
+from brainseg.preprocess import MULTIPLE, Preprocess
 from brainseg.training.losses import LossName
 from brainseg.types import BrainsegError, ModelSpec
 
@@ -27,7 +30,7 @@ class Data:
         fold: number of the fold kept for validation, 0 the first.
         samples_per_epoch: slices drawn an epoch.
         tumour_fraction: share of them that show tumour; the rest are drawn from slices without.
-        workers: processes that load and augment; 0 does it in the training process.
+        workers: processes that load and augment; 0 does it in the training process. The samples are the same.
     """
 
     split: str = "lgg_folds.json"
@@ -85,7 +88,7 @@ class Optim:
         lr: peak learning rate.
         weight_decay: decoupled L2, on convolution weights alone.
         schedule: ``"cosine"`` to zero over the run, or ``"plateau"``: halved when validation stalls.
-        warmup_steps: optimiser steps of linear warm-up.
+        warmup_steps: optimiser steps of linear warm-up, before ``"cosine"`` alone.
         plateau_patience: validations without a better one before ``"plateau"`` halves the rate.
         clip: largest gradient norm.
         ema: decay of the averaged weights, which are the ones validated and kept.
@@ -117,6 +120,7 @@ class Recipe:
         name: of the weights folder.
         model: the network.
         stages: run one after the other.
+        preprocess: stored with the weights; slices must have its size already.
         data, augment, loss, optim: see there.
         init: weights to start from (tensors of equal name and shape are taken over), or empty.
         seed: of initialisation, sampling, augmentation and dropout.
@@ -129,6 +133,7 @@ class Recipe:
     name: str
     model: ModelSpec
     stages: tuple[Stage, ...]
+    preprocess: Preprocess = field(default_factory=Preprocess)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     loss: LossChoice = field(default_factory=LossChoice)
@@ -154,16 +159,16 @@ class Recipe:
         raise IndexError("epoch lies behind the last stage")
 
     def steps_in(self, epoch: int) -> int:
-        """Optimiser steps of that epoch."""
-        return max(1, self.data.samples_per_epoch // (self.stage_of(epoch).batch * self.accumulate))
+        """Optimiser steps of that epoch; slices that do not fill a last one are left out."""
+        return self.data.samples_per_epoch // (self.stage_of(epoch).batch * self.accumulate)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe; `overrides` are ``key=value`` with dots into tables, values as TOML.
 
     Raises:
-        RecipeError: for a missing or broken file, an unknown key (naming the nearest known one), or a value of
-            the wrong type or out of range.
+        RecipeError: for a missing or broken file, an unknown key (naming the nearest known one), a missing
+            key, or a value of the wrong type or out of range.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -175,8 +180,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
     for override in overrides:
         _override(raw, override)
-    recipe: Recipe = _build(Recipe, raw, str(path), "")
-    _check(recipe)
+    recipe: Recipe = _build(Recipe, raw, f"recipe {path}", "")
+    _check(recipe, f"recipe {path}")
     return recipe
 
 
@@ -187,29 +192,44 @@ def _override(raw: dict[str, Any], text: str) -> None:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+        parsed = value.strip()  # a string without its quotes
     *tables, last = key.strip().split(".")
     for table in tables:
         raw = raw.setdefault(table, {})
         if not isinstance(raw, dict):
-            raise RecipeError(f"--set {text!r}: {table} is not a table")
+            raise RecipeError(f"--set {text!r}: {table} is not a table; give {table} as a whole")
     raw[last] = parsed
 
 
 def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
     if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table")
+        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table, not {raw!r}")
     hints = get_type_hints(kind)
     known = [item.name for item in fields(kind)]
     for key in raw:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0)
-            raise RecipeError(f"{where}: unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
+            raise RecipeError(
+                f"{where}: unknown key {prefix}{key}; did you mean {_nearest(key, known, prefix)}?"
+            )
+    for item in fields(kind):
+        if item.name not in raw and item.default is MISSING and item.default_factory is MISSING:
+            raise RecipeError(f"{where}: {prefix}{item.name} is missing")
+    values = {key: _value(hints[key], value, where, prefix + key) for key, value in raw.items()}
     try:
-        return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in raw.items()})
-    except TypeError as error:
-        missing = [item.name for item in fields(kind) if item.name not in raw]
-        raise RecipeError(f"{where}: {prefix}{missing[0]} is missing") from error
+        return kind(**values)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _nearest(key: str, known: Sequence[str], prefix: str) -> str:
+    # A key in the wrong table is meant more often than one that merely looks like it.
+    tables = {name: hint for name, hint in get_type_hints(Recipe).items() if is_dataclass(hint)}
+    for table, kind in tables.items():
+        if any(item.name == key for item in fields(kind)):
+            return f"{table}.{key}"
+    if any(item.name == key for item in fields(Recipe)):
+        return key
+    return prefix + difflib.get_close_matches(key, known, 1, 0)[0]
 
 
 def _value(hint: Any, value: Any, where: str, key: str) -> Any:
@@ -217,10 +237,8 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
         return _build(hint, value, where, key + ".")
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be an array of tables")
+            raise RecipeError(f"{where}: {key} must be an array of tables, not {value!r}")
         return tuple(_value(get_args(hint)[0], item, where, f"{key}[{n}]") for n, item in enumerate(value))
-    if get_origin(hint) in (Union, types.UnionType):
-        raise AssertionError("recipes hold no unions")
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise RecipeError(f"{where}: {key} must be one of {', '.join(get_args(hint))}, not {value!r}")
@@ -232,24 +250,75 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
     return value
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, where: str) -> None:
+    model, data, augment, loss, optim = recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.optim
+    shares = {
+        "data.tumour_fraction": data.tumour_fraction,
+        **{f"augment.{name}": getattr(augment, name) for name in ("flip", "blur", "noise", "drop_channel")},
+        **{f"augment.{name}": getattr(augment, name) for name in ("shift", "contrast")},
+    }
+    shares_below_1 = {
+        "model.dropout": model.dropout,
+        "augment.scale": augment.scale,
+        "augment.gamma": augment.gamma,
+        "optim.ema": optim.ema,
+    }
+    not_negative = {
+        "seed": recipe.seed,
+        "data.workers": data.workers,
+        "augment.rotate": augment.rotate,
+        "loss.alpha": loss.alpha,
+        "loss.beta": loss.beta,
+        "optim.weight_decay": optim.weight_decay,
+        "optim.warmup_steps": optim.warmup_steps,
+        "optim.plateau_patience": optim.plateau_patience,
+    }
+    positive = {
+        "model.width": model.width,
+        "optim.lr": optim.lr,
+        "optim.clip": optim.clip,
+        "accumulate": recipe.accumulate,
+        "validate_every": recipe.validate_every,
+        "patience": recipe.patience,
+        **{
+            f"stages[{n}].{name}": getattr(stage, name)
+            for n, stage in enumerate(recipe.stages)
+            for name in ("crop", "epochs", "batch")
+        },
+    }
+    nested = [name for name in ARCHITECTURES if name.endswith("unetpp")]
     rules = [
+        # NaN fails each comparison.
+        *((0 <= value <= 1, f"{key} must lie in 0..1") for key, value in shares.items()),
+        *((0 <= value < 1, f"{key} must lie in 0..1, below 1") for key, value in shares_below_1.items()),
+        *((0 <= value < math.inf, f"{key} must be 0 or more") for key, value in not_negative.items()),
+        *((0 < value < math.inf, f"{key} must be above 0") for key, value in positive.items()),
+        (
+            bool(recipe.name) and Path(recipe.name).name == recipe.name,
+            "name must be good for a folder, without slashes",
+        ),
+        (
+            model.architecture in ARCHITECTURES,
+            f"model.architecture must be one of {', '.join(ARCHITECTURES)}, not {model.architecture!r}",
+        ),
+        (
+            model.norm == "batch" or model.width % GROUPS == 0,
+            f"model.width must be divisible by {GROUPS} with norm group",
+        ),
         (bool(recipe.stages), "stages must hold at least one stage"),
         (
-            all(s.crop % 16 == 0 and s.crop > 0 and s.epochs > 0 and s.batch > 0 for s in recipe.stages),
-            "each stage needs a crop divisible by 16, and epochs and batch of at least 1",
+            all(stage.crop % MULTIPLE == 0 for stage in recipe.stages),
+            f"the crop of each stage must be divisible by {MULTIPLE}",
         ),
-        (recipe.accumulate >= 1, "accumulate must be at least 1"),
-        (recipe.validate_every >= 1, "validate_every must be at least 1"),
-        (0 <= recipe.data.tumour_fraction <= 1, "data.tumour_fraction must lie in 0..1"),
-        (0 <= recipe.optim.ema < 1, "optim.ema must lie in 0..1, below 1"),
-        (recipe.optim.lr > 0, "optim.lr must be above 0"),
-        (0 <= recipe.model.dropout < 1, "model.dropout must lie in 0..1, below 1"),
         (
-            not recipe.loss.deep_supervision or recipe.model.architecture.endswith("unetpp"),
-            "loss.deep_supervision needs a nested network (unetpp, attention_unetpp)",
+            all(data.samples_per_epoch >= stage.batch * recipe.accumulate for stage in recipe.stages),
+            "data.samples_per_epoch must fill at least one step of batch x accumulate slices in each stage",
+        ),
+        (
+            not loss.deep_supervision or model.architecture in nested,
+            f"loss.deep_supervision needs a nested network ({', '.join(nested)})",
         ),
     ]
     for holds, sentence in rules:
         if not holds:
-            raise RecipeError(f"recipe {recipe.name}: {sentence}")
+            raise RecipeError(f"{where}: {sentence}")

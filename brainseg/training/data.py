@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,34 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brainseg.io import read_study
+from brainseg.io.files import is_junk
 from brainseg.io.names import natural
+from brainseg.io.text import plural
 from brainseg.preprocess import Preprocess
 from brainseg.training.config import Augment, Data, RecipeError
-from brainseg.types import FloatArray, InputError, Study
+from brainseg.types import BoolArray, FloatArray, InputError, Study
 
 
-def patient_folders(root: Path) -> dict[str, Path]:
-    """Patient folders of a data set, by ID in natural order; `root` or its `kaggle_3m` holds them.
+def data_folder(root: Path) -> Path:
+    """The folder that holds the patient folders: `root`, or the `kaggle_3m` in it.
 
     Raises:
-        InputError: if there is no folder with slices.
+        InputError: if it is not a folder.
     """
-    if (root / "kaggle_3m").is_dir():
-        root = root / "kaggle_3m"
-    if not root.is_dir():
+    folder = root / "kaggle_3m" if (root / "kaggle_3m").is_dir() else root
+    if not folder.is_dir():
         raise InputError(f"{root} is not a folder; give the folder that holds one folder for each patient")
-    folders = sorted(
-        (p for p in root.iterdir() if p.is_dir() and any(p.iterdir())), key=lambda p: natural(p.name)
-    )
+    return folder
+
+
+def patient_folders(root: Path, *, empty: bool = False) -> dict[str, Path]:
+    """Patient folders of a data set, by ID in natural order; those without files only with `empty`.
+
+    Raises:
+        InputError: if `root` is not a folder or there is none in it.
+    """
+    found = [path for path in data_folder(root).iterdir() if path.is_dir() and not is_junk(path.name)]
+    folders = sorted((p for p in found if empty or any(p.iterdir())), key=lambda p: natural(p.name))
     if not folders:
         raise InputError(
             f"{root} holds no patient folders; give the folder that holds one folder for each patient"
@@ -66,14 +77,17 @@ def read_fold(path: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(training IDs, validation IDs) of one fold of a committed split.
 
     Raises:
-        RecipeError: if the file or the fold is missing.
+        RecipeError: if the file or the fold is missing, or a patient is named twice.
     """
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
-    except (OSError, ValueError, KeyError) as error:
+        folds = [[str(patient) for patient in ids] for ids in json.loads(path.read_bytes())["folds"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(
-            f"{path} is not a split: a JSON file with a list of folds of patient IDs"
+            f"{path} is not a split; give a JSON file with a list of folds of patient IDs"
         ) from error
+    twice = [patient for patient, count in Counter(chain.from_iterable(folds)).items() if count > 1]
+    if twice:
+        raise RecipeError(f"{path} names {twice[0]} twice; a patient belongs to one fold alone")
     if not 0 <= fold < len(folds):
         raise RecipeError(f"{path} has folds 0 to {len(folds) - 1}, not {fold}")
     training = sorted(patient for n, ids in enumerate(folds) if n != fold for patient in ids)
@@ -84,21 +98,32 @@ def read_patients(root: Path, patients: Sequence[str]) -> list[Study]:
     """Read these patients.
 
     Raises:
-        InputError: if one is missing, cannot be read, or has no masks.
+        InputError: if one is missing, cannot be read, or lacks a mask.
     """
     folders = patient_folders(root)
     missing = [patient for patient in patients if patient not in folders]
     if missing:
         raise InputError(
-            f"{root} lacks {len(missing)} patients of the split, first {missing[0]}; fetch the data again"
+            f"{root} lacks {plural(len(missing), 'patient')} of the split, first {missing[0]}; "
+            "fetch the data again"
         )
     studies = []
     for patient in patients:
         study = read_study(folders[patient])
-        if study.reference is None:
-            raise InputError(f"{folders[patient]} has no masks; training needs one for each slice")
+        if without := without_mask(study):
+            raise InputError(
+                f"{folders[patient]} has no mask for {plural(without, 'slice')}; training needs one for each"
+            )
         studies.append(study)
     return studies
+
+
+def without_mask(study: Study) -> int:
+    """How many slices no mask was supplied for; `Study.reference` takes them as free of tumour."""
+    if study.reference is None:
+        return len(study.slices)
+    roles = Counter(file.role for file in study.source.files)
+    return roles["slice"] - roles["mask"]
 
 
 @dataclass(frozen=True)
@@ -110,16 +135,14 @@ class Draw:
     seed: int
 
 
-def draws(has_tumour: npt.NDArray[np.bool_], data: Data, crop: int, seed: int, epoch: int) -> list[Draw]:
+def draws(has_tumour: BoolArray, data: Data, crop: int, seed: int, epoch: int) -> list[Draw]:
     """The samples of one epoch in order: a function of seed and epoch alone, so a resumed run repeats it."""
     rng = np.random.default_rng((seed, epoch))
     tumour = round(data.samples_per_epoch * data.tumour_fraction)
-    pools = (np.flatnonzero(has_tumour), np.flatnonzero(~has_tumour))
-    wanted = (tumour, data.samples_per_epoch - tumour)
     chosen = np.concatenate(
         [
-            _deal(pool if len(pool) else np.arange(len(has_tumour)), count, rng)
-            for pool, count in zip(pools, wanted, strict=True)
+            _deal(np.flatnonzero(has_tumour), tumour, rng),
+            _deal(np.flatnonzero(~has_tumour), data.samples_per_epoch - tumour, rng),
         ]
     )
     rng.shuffle(chosen)
@@ -129,8 +152,14 @@ def draws(has_tumour: npt.NDArray[np.bool_], data: Data, crop: int, seed: int, e
 
 def _deal(pool: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """`count` members of `pool`; nobody is drawn twice before everybody was drawn once."""
+    if count == 0:
+        return pool[:0]
+    if len(pool) == 0:
+        raise RecipeError(
+            "data.tumour_fraction cannot be met; the training slices are all with or all without tumour"
+        )
     rounds = -(-count // len(pool))
-    return np.concatenate([rng.permutation(pool) for _ in range(rounds)])[:count] if rounds else pool[:0]
+    return np.concatenate([rng.permutation(pool) for _ in range(rounds)])[:count]
 
 
 class SliceData(Dataset[tuple[Tensor, Tensor]]):
@@ -145,15 +174,17 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
             assert study.reference is not None
             batch, geometry = preprocess.apply(study)
             if geometry.original != geometry.padded:
+                height, width = geometry.original
                 raise InputError(
-                    f"patient {study.case_id} has slices of {geometry.original}; training takes {preprocess.size} x {preprocess.size}"
+                    f"patient {study.case_id} has slices of {height} x {width} pixels; training takes "
+                    f"{preprocess.size} x {preprocess.size}, as preprocess.size says"
                 )
             # float16 halves the memory of the whole set; 11 bits are more than the 8 that were read.
             images.append(batch.transpose(0, 2, 3, 1).astype(np.float16))
             masks.append(study.reference.astype(np.uint8))
         self.images = np.concatenate(images)
         self.masks = np.concatenate(masks)
-        self.has_tumour = self.masks.any(axis=(1, 2))
+        self.has_tumour: BoolArray = np.asarray(self.masks.any(axis=(1, 2)))
         self.augment = augment
         self._pipelines: dict[int, Any] = {}
         self.order: list[Draw] = []
@@ -172,16 +203,18 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
             self.augment.drop_channel,
             draw.seed,
         )
-        return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(
-            mask[None].astype(np.float32)
-        )
+        channels_first = image.transpose(2, 0, 1).copy()
+        return torch.from_numpy(channels_first), torch.from_numpy(mask[None].astype(np.float32))
 
 
 def make_pipeline(augment: Augment, crop: int) -> Any:
-    """The Albumentations pipeline, (H, W, 3) image and (H, W) mask -> (crop, crop, ...). The only place that
-    knows the library."""
+    """The Albumentations pipeline, (H, W, 3) image and (H, W) mask -> (crop, crop, ...).
+
+    The only place that knows the library.
+    """
     import albumentations as A  # noqa: PLC0415 - slow to import
 
+    moved = augment.rotate or augment.scale or augment.shift
     return A.Compose(
         [
             A.HorizontalFlip(p=augment.flip),
@@ -189,7 +222,7 @@ def make_pipeline(augment: Augment, crop: int) -> Any:
                 rotate=(-augment.rotate, augment.rotate),
                 scale=(1 - augment.scale, 1 + augment.scale),
                 translate_percent=(-augment.shift, augment.shift),
-                p=1.0 if augment.rotate or augment.scale or augment.shift else 0.0,
+                p=1.0 if moved else 0.0,
             ),
             A.PadIfNeeded(crop, crop),
             A.RandomCrop(crop, crop),

@@ -13,7 +13,7 @@ from brainseg.ui.state import Reading, area, area_unit
 
 __all__ = ["area_chart"]
 
-_GRID = "#2a2f36"
+_AXIS = {"gridcolor": "#2a2f36", "zeroline": False, "automargin": True}
 _TEXT = "#c9d1d9"
 
 
@@ -54,7 +54,7 @@ def area_chart(study: Study, readings: Sequence[Reading]) -> go.Figure:
         hoverlabel={"bgcolor": "#14171b", "font": {"color": "#e8ebee"}},
         dragmode=False,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": "Slice", "gridcolor": _GRID, "zeroline": False, "rangemode": "tozero"},
-        yaxis={"title": f"Area ({unit})", "gridcolor": _GRID, "zeroline": False, "rangemode": "tozero"},
+        xaxis={**_AXIS, "title": "Slice"},
+        yaxis={**_AXIS, "title": f"Area ({unit})", "rangemode": "tozero"},
     )
     return figure

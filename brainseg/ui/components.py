@@ -65,6 +65,9 @@ table.figures th, table.figures td {
 table.figures th:first-child { text-align: left; white-space: nowrap; }
 table.figures thead th { color: #a9b1ba; }
 table.figures.pairs { width: auto; }
+.swatch { display: inline-block; width: 26px; height: 3px; margin-right: 4px; vertical-align: middle; }
+[data-testid="stBaseButton-primary"]:enabled { color: #14171b; font-weight: 600; }
+[data-testid="stSidebarHeader"] { margin-bottom: -2.75rem; }
 </style>
 """
 
@@ -173,10 +176,13 @@ def _table(kind: str, head: Sequence[str], body: str) -> None:
 
 
 def _swatch(colour: str, dash: Sequence[int]) -> str:
-    dashes = f' stroke-dasharray="{" ".join(map(str, dash))}"' if dash else ""
+    # Painted as a background: Streamlit takes SVG out of HTML.
+    stops, at = [], 0
+    for i, length in enumerate(dash or (1,)):
+        stops.append(f"{colour if i % 2 == 0 else 'transparent'} {at}px {at + length}px")
+        at += length
     return (
-        '<svg width="26" height="10" aria-hidden="true">'
-        f'<line x1="0" x2="26" y1="5" y2="5" stroke="{colour}" stroke-width="3"{dashes}/></svg>'
+        f'<span class="swatch" style="background:repeating-linear-gradient(90deg,{",".join(stops)})"></span>'
     )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,14 +28,16 @@ import numpy as np
 import numpy.typing as npt
 
 from brainseg.overlay import display_range, palette
-from brainseg.types import CHANNELS, AttentionMap, FloatArray, Prediction, Study
+from brainseg.types import CHANNELS, AttentionMap, BoolArray, FloatArray, Prediction, Study
 
 __all__ = [
     "Block",
     "Grey",
     "attention_id",
     "attention_pack",
+    "box_of",
     "grey",
+    "head_box",
     "message",
     "parse",
     "prediction_pack",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 Coding = Literal["plane", "bits", "raw"]
+Box = tuple[int, int, int, int]
 ByteArray = npt.NDArray[np.uint8]
 
 # Above 1 nothing shrinks much and a slow machine waits four times as long.
@@ -99,6 +102,35 @@ def grey(channel: npt.NDArray[Any]) -> Grey:
     return Grey(levels, scale, offset, (64.0, 192.0))
 
 
+def box_of(mask: BoolArray) -> Box | None:
+    """Top, left, bottom, right of what (..., H, W) marks anywhere; None if it marks nothing."""
+    flat = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
+    rows, columns = np.flatnonzero(np.any(flat, axis=1)), np.flatnonzero(np.any(flat, axis=0))
+    if not rows.size:
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def head_box(channels: Sequence[ByteArray]) -> Box | None:
+    """Where the head lies in grey levels (S, H, W), with a small margin; None for an empty volume."""
+    brightest = np.max([channel.max(axis=0) for channel in channels], axis=0)
+    head = brightest > np.percentile(brightest, 99) * 0.15
+    # Rows and columns of a few bright pixels are noise, not head.
+    rows, columns = head.sum(axis=1) > 0.02 * head.shape[1], head.sum(axis=0) > 0.02 * head.shape[0]
+    box = box_of(rows[:, None] & columns)
+    if box is None:
+        return None
+    margin = round(0.02 * max(head.shape))
+    top, left, bottom, right = box
+    height, width = head.shape
+    return (
+        max(0, top - margin),
+        max(0, left - margin),
+        min(height, bottom + margin),
+        min(width, right + margin),
+    )
+
+
 def message(header: Mapping[str, Any], blocks: Mapping[str, Block]) -> bytes:
     """Header and blocks as one run of bytes."""
     index: dict[str, dict[str, Any]] = {}
@@ -149,9 +181,10 @@ def study_pack(study: Study) -> bytes:
         )
     if study.reference is not None:
         blocks["reference"] = Block(study.reference, "bits")
+    head = head_box([blocks[name].array for name in CHANNELS])
     blocks["viridis"] = Block(palette("viridis"), "raw")
     blocks["magma"] = Block(palette("magma"), "raw")
-    return message({"kind": "pack", "id": study.source.sha256, "channels": channels}, blocks)
+    return message({"kind": "pack", "id": study.source.sha256, "channels": channels, "head": head}, blocks)
 
 
 def prediction_pack(prediction: Prediction, pack_id: str) -> bytes:

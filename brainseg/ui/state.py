@@ -25,7 +25,7 @@ from brainseg.metrics import (
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import Finding, find
 from brainseg.types import RESEARCH_USE, Figure, Keep, Metrics, Prediction, Study, Undefined, WeightsCard
-from brainseg.ui.payload import Block, attention_id, message
+from brainseg.ui.payload import Block, attention_id, box_of, message
 
 __all__ = [
     "SEEN",
@@ -140,7 +140,7 @@ def describe(study: Study) -> tuple[str, ...]:
     """What is known of a study, and what is not, in short phrases."""
     slices, height, width = study.shape
     if study.spacing_mm is None:
-        spacing = "spacing unknown: areas in pixels, volumes in voxels"
+        spacing = "spacing unknown"
     else:
         between, row, column = study.spacing_mm
         spacing = f"{between:g} mm between slices, pixels {row:g} × {column:g} mm"
@@ -148,7 +148,7 @@ def describe(study: Study) -> tuple[str, ...]:
         f"{slices} slices of {height} × {width}",
         spacing,
         f"orientation {study.orientation}" if study.orientation else "orientation unknown",
-        "with reference mask" if study.reference is not None else "no reference mask",
+        "reference mask" if study.reference is not None else "no reference mask",
     )
 
 
@@ -270,6 +270,9 @@ def view_message(
     ramp = overlay.palette("viridis")
     count = max(1, len(readings))
     votes = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (ramp[255 * n // count] for n in range(count + 1))]
+    masks = [reading.finding.mask for reading in readings]
+    if truth is not None:
+        masks.append(truth)
     header = {
         "kind": "view",
         "label": RESEARCH_USE,
@@ -292,6 +295,7 @@ def view_message(
             "fn": overlay.FALSE_NEGATIVE,
         },
         "votes": votes,
+        "marks": box_of(np.array([mask.any(axis=0) for mask in masks])) if masks else None,
         "wanted": list(wanted),
         "jump": None if jump is None else {"slice": jump.slice, "nonce": jump.nonce},
         "models": [_model_header(study, reading) for reading in readings],

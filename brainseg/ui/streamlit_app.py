@@ -43,6 +43,11 @@ __all__ = ["page", "predict"]
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
 
+# A material icon or an emoji would be fetched from a server abroad.
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3"/>'
+    '<ellipse cx="8" cy="8" rx="5" ry="6" fill="#888"/><circle cx="6" cy="6" r="2" fill="#e69f00"/></svg>'
+)
 _POLL_S = 0.4
 _PREDICTIONS_KEPT = 16
 
@@ -72,7 +77,7 @@ class Session:
 
 def page() -> None:
     """Draw the whole page."""
-    st.set_page_config("brainseg", ":material/neurology:", layout="wide", initial_sidebar_state="expanded")
+    st.set_page_config("brainseg", _ICON, layout="wide", initial_sidebar_state="expanded")
     components.style()
     st.html(f'<div class="research-use">{RESEARCH_USE}</div>')
     with _one_sentence():
@@ -84,6 +89,7 @@ def page() -> None:
             _choose_patient(session, cards)
             if session.study is not None:
                 _choose_models(session, session.study, cards)
+                _choose_thresholds(_shown(session, session.study, cards))
         if session.error:
             st.error(session.error, icon=":material/error:")
         study = _study(session)
@@ -317,7 +323,7 @@ def _close(session: Session) -> None:
 
 
 def _choose_models(session: Session, study: Study, cards: dict[str, WeightsCard]) -> None:
-    st.subheader("Models", anchor=False)
+    st.markdown("**Models**")
     if not cards:
         st.error(
             "No weights are installed: run from a clone of the repository, which holds them in weights/."
@@ -349,6 +355,36 @@ def _choose_models(session: Session, study: Study, cards: dict[str, WeightsCard]
         st.caption("Stopped. What had finished is kept.")
     for name, sentence in session.failures.items():
         st.error(f"{state.title_of(cards[name])}: {sentence}", icon=":material/error:")
+
+
+def _choose_thresholds(shown: Sequence[tuple[PredictionKey, Prediction]]) -> None:
+    if shown:
+        st.markdown("**Thresholds**")
+    for key, prediction in shown:
+        _threshold(key, prediction)
+
+
+def _threshold(key: PredictionKey, prediction: Prediction) -> None:
+    st.slider(
+        f"{ARCHITECTURES[prediction.architecture].title} (stored: {prediction.threshold:.2f})",
+        min_value=0.01,
+        max_value=0.99,
+        value=prediction.threshold,
+        step=0.01,
+        format="%.2f",
+        key=_widget("threshold", key),
+        help="A voxel is tumour at or above it. No network runs again.",
+    )
+    st.toggle(
+        "Largest region only",
+        value=prediction.keep == "largest",
+        key=_widget("largest", key),
+        help="Keeps the largest connected region in three dimensions. As stored with the weights at first.",
+    )
+
+
+def _widget(what: str, key: PredictionKey) -> str:
+    return "-".join((what, *map(str, key)))
 
 
 def _chosen(cards: dict[str, WeightsCard]) -> list[str]:
@@ -398,10 +434,10 @@ def _welcome(session: Session) -> None:
         + ", ".join(a.title for a in ARCHITECTURES.values())
         + ".\n\n"
         "1. Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR and "
-        "post-contrast T1 as the three channels), a zip, or loose files. Masks are found by themselves.\n"
+        "post-contrast T1 as the three channels), a zip, or loose files. Reference masks are found too.\n"
         "2. Choose one to four models and run them.\n"
         "3. Scroll through the slices, compare the outlines, and download masks and figures.\n\n"
-        "Nothing leaves this computer's session: files stay in memory and go when the page is closed."
+        "Files are kept in memory for this session alone and are never written to disk."
     )
     if not session.error:
         st.button("Try it with the synthetic sample", key="try", type="primary", on_click=_take_sample)
@@ -424,16 +460,14 @@ def _provenance(study: Study) -> None:
 
 @st.fragment
 def _workspace() -> None:
-    """Viewer and figures; a slider in here reruns only this, and no network."""
+    """Viewer and figures; what is clicked in here reruns only this."""
     with _one_sentence():
         session, cards = _session(), bundled()
         study = _study(session)
         if study is None:
             return
-        stage = st.container()
         readings = _readings(session, study, _shown(session, study, cards))
-        with stage:
-            _viewer(session, study, readings)
+        _viewer(session, study, readings)
         for note in study.notes:
             st.caption(f":material/info: {components.plain(note)}")
         if readings:
@@ -451,13 +485,12 @@ def _shown(
 def _readings(
     session: Session, study: Study, predictions: Sequence[tuple[PredictionKey, Prediction]]
 ) -> list[Reading]:
-    """The threshold controls, and every prediction read at them."""
+    """Every prediction at its threshold; measured anew only where something changed."""
     readings: list[Reading] = []
-    if not predictions:
-        return readings
-    for column, (key, prediction) in zip(st.columns(len(predictions)), predictions, strict=True):
-        with column:
-            threshold, keep = _threshold(key, prediction)
+    for key, prediction in predictions:
+        threshold = float(st.session_state.get(_widget("threshold", key), prediction.threshold))
+        largest = bool(st.session_state.get(_widget("largest", key), prediction.keep == "largest"))
+        keep: Keep = "largest" if largest else "all"
         wanted = (threshold, keep, study.spacing_mm)
         kept = session.readings.get(key)
         if kept is None or kept[0] != wanted:
@@ -465,28 +498,6 @@ def _readings(
             session.readings[key] = kept
         readings.append(kept[1])
     return readings
-
-
-def _threshold(key: PredictionKey, prediction: Prediction) -> tuple[float, Keep]:
-    title = ARCHITECTURES[prediction.architecture].title
-    name = "-".join(map(str, key))
-    threshold = st.slider(
-        f"{title}: threshold",
-        min_value=0.01,
-        max_value=0.99,
-        value=prediction.threshold,
-        step=0.01,
-        format="%.2f",
-        key=f"threshold-{name}",
-        help=f"A voxel is tumour at or above it. {prediction.threshold:.2f} is stored with the weights.",
-    )
-    largest = st.toggle(
-        "Largest connected region only",
-        value=prediction.keep == "largest",
-        key=f"largest-{name}",
-        help="In three dimensions. The first setting is the one stored with the weights.",
-    )
-    return threshold, "largest" if largest else "all"
 
 
 def _viewer(session: Session, study: Study, readings: Sequence[Reading]) -> None:
@@ -521,21 +532,19 @@ def _pack(session: Session, name: str, build: Callable[[], bytes]) -> None:
 
 
 def _figures(study: Study, readings: Sequence[Reading]) -> None:
-    st.subheader("This patient", anchor=False)
+    st.markdown("#### This patient")
     head, rows = state.table(study, readings)
     components.figure_table(head, rows, [(r.colour, r.dash) for r in readings])
     if study.reference is None:
         st.caption("Dice and the other comparisons need a reference mask among the patient's files.")
     if any(r.prediction.seen_in_training for r in readings):
-        st.caption(
-            ":material/warning: Weights were fitted on this patient: figures so marked flatter them."
-        )
+        st.caption(":material/warning: Weights were fitted on this patient: figures so marked flatter them.")
     if len(readings) > 1:
         pairs = state.agreement_lines(study, readings)
-        st.markdown("**Do the models agree?** Dice of each pair with each other")
+        st.markdown("#### Do the models agree?\nDice of each pair with each other.")
         components.pair_table([r.title for r in readings], pairs)
         st.caption(state.votes_sentence(readings))
-    st.markdown("**Area in each slice.** Click a point to go to its slice.")
+    st.markdown("#### Area in each slice\nClick a point to go to its slice.")
     st.plotly_chart(
         area_chart(study, readings),
         key="areas",
@@ -557,7 +566,7 @@ def _jump() -> None:
 
 
 def _downloads(session: Session, study: Study, readings: Sequence[Reading]) -> None:
-    st.markdown("**Download**")
+    st.markdown("#### Download")
 
     def build() -> None:
         session.file = _file(session, study, readings, components.asked())

@@ -180,14 +180,9 @@ function canvasOf(height, width, fillPixels) {
 const rgba = ([r, g, b], alpha = 255) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 const CHANNEL_TITLES = { pre: "T1 before contrast", flair: "FLAIR", post: "T1 after contrast" };
-const VIEWS = {
-  inputs: "Inputs",
-  overlay: "Overlay",
-  probability: "Probability",
-  attention: "Attention",
-  errors: "TP/FP/FN",
-  agreement: "Agreement",
-};
+const EXTRAS = { inputs: "Inputs", agreement: "Agreement" }; // panels for the study: each on or off
+const MAPS = { overlay: "Overlay", probability: "Probability", attention: "Attention", errors: "TP/FP/FN" };
+const TALLEST = 1.12; // a frame around the head is not made narrower than this, or four do not fit a screen
 const HELD = 350; // ms: a key pressed longer than this was held, not tapped
 
 // ---- the viewer --------------------------------------------------------------------------------
@@ -213,19 +208,23 @@ class Viewer {
     this.onWindow = () => this.arrange();
     window.addEventListener("resize", this.onWindow);
 
-    const views = this.part("views");
-    for (const [name, title] of Object.entries(VIEWS)) {
-      const button = make("button", name, title);
-      button.type = "button";
-      button.addEventListener("click", () => this.toggleView(name));
-      views.append(button);
-    }
+    const choose = (place, titles, act) => {
+      for (const [name, title] of Object.entries(titles)) {
+        const button = make("button", name, title);
+        button.type = "button";
+        button.addEventListener("click", (e) => act(name, e.shiftKey));
+        this.part(place).append(button);
+      }
+    };
+    choose("extras", EXTRAS, (name) => this.set({ [name]: !this.state[name], focus: null }));
+    choose("maps", MAPS, (name, add) => this.chooseMap(name, add));
     this.part("base").addEventListener("change", (e) => this.set({ base: e.target.value }));
     this.part("level").addEventListener("change", (e) => this.set({ level: Number(e.target.value), gates: {} }));
     this.part("opacity").addEventListener("input", (e) => this.set({ opacity: e.target.value / 100 }));
     this.part("fill").addEventListener("click", () => this.set({ fill: !this.state.fill }));
     this.part("outline").addEventListener("click", () => this.set({ outline: !this.state.outline }));
     this.part("hide").addEventListener("click", () => this.set({ hidden: !this.state.hidden }));
+    this.part("fit").addEventListener("click", () => this.set({ fit: !this.state.fit }));
     this.part("slice").addEventListener("input", (e) => this.go(Number(e.target.value)));
     this.part("largest").addEventListener("click", () => this.cycle("largest"));
     this.part("worst").addEventListener("click", () => this.cycle("worst"));
@@ -275,7 +274,10 @@ class Viewer {
     this.state = remembered.get(study.id) ?? {
       slice: study.first,
       touched: false,
-      views: ["inputs", "overlay"],
+      inputs: true,
+      agreement: true,
+      maps: ["overlay"],
+      fit: true,
       base: "flair",
       level: 0,
       gates: {},
@@ -291,7 +293,7 @@ class Viewer {
     this.asked = "";
     const base = this.part("base");
     base.replaceChildren(
-      ...Object.keys(CHANNEL_TITLES).map((name) => new Option(CHANNEL_TITLES[name], name)),
+      ...[["pre", "T1"], ["flair", "FLAIR"], ["post", "T1 + contrast"]].map(([name, title]) => new Option(title, name)),
     );
     this.part("slice").max = study.slices - 1;
   }
@@ -310,11 +312,11 @@ class Viewer {
     this.refresh();
   }
 
-  toggleView(name) {
-    const shown = this.state.views.includes(name)
-      ? this.state.views.filter((v) => v !== name)
-      : [...this.state.views, name];
-    this.set({ views: shown.length ? shown : ["inputs"], focus: null });
+  chooseMap(name, add) {
+    const { maps } = this.state;
+    let shown = [name];
+    if (add) shown = maps.includes(name) ? maps.filter((m) => m !== name) : [...maps, name];
+    this.set({ maps: shown.length ? shown : [name], focus: null });
   }
 
   // ---- moving through slices
@@ -394,6 +396,8 @@ class Viewer {
       this.set({ outline: !this.state.outline });
     } else if (event.key === "f" && !event.repeat) {
       this.set({ fill: !this.state.fill });
+    } else if (event.key === "z" && !event.repeat) {
+      this.set({ fit: !this.state.fit });
     } else if (event.key === "Escape" && this.state.focus) {
       this.set({ focus: null });
     } else if (event.key !== "h") {
@@ -441,9 +445,12 @@ class Viewer {
     }
     const box = panel.canvas.getBoundingClientRect();
     const { height, width } = this.view.study;
+    const frame = this.frame();
+    const row = frame.top + ((event.clientY - box.top) / box.height) * frame.height;
+    const column = frame.left + ((event.clientX - box.left) / box.width) * frame.width;
     this.point({
-      row: clamp(Math.floor(((event.clientY - box.top) / box.height) * height), 0, height - 1),
-      column: clamp(Math.floor(((event.clientX - box.left) / box.width) * width), 0, width - 1),
+      row: clamp(Math.floor(row), 0, height - 1),
+      column: clamp(Math.floor(column), 0, width - 1),
     });
   }
 
@@ -456,20 +463,18 @@ class Viewer {
   // ---- which panels
 
   wantedPanels() {
-    const { models, reference } = this.view;
-    const { views } = this.state;
+    const { models } = this.view;
     const shared = [];
-    if (views.includes("inputs") || !models.length) {
+    if (this.state.inputs || !models.length) {
       for (const name of Object.keys(CHANNEL_TITLES)) {
         shared.push({ id: `input-${name}`, kind: "input", channel: name, title: CHANNEL_TITLES[name] });
       }
     }
-    if (views.includes("agreement") && models.length > 1) {
+    if (this.state.agreement && models.length > 1) {
       shared.push({ id: "agreement", kind: "agreement", title: "Agreement" });
     }
     const rows = shared.length ? [shared] : [];
-    for (const kind of ["overlay", "probability", "attention", "errors"]) {
-      if (!views.includes(kind) || (kind === "errors" && !reference)) continue;
+    for (const kind of this.mapsShown()) {
       const row = models.map((m, index) => ({ id: `${kind}-${m.name}`, kind, index, title: m.title }));
       if (row.length) rows.push(row);
     }
@@ -479,6 +484,11 @@ class Viewer {
       this.state.focus = null;
     }
     return rows;
+  }
+
+  mapsShown() {
+    const shown = Object.keys(MAPS).filter((m) => this.state.maps.includes(m));
+    return this.view.reference ? shown : shown.map((m) => (m === "errors" ? "overlay" : m));
   }
 
   refresh() {
@@ -503,23 +513,24 @@ class Viewer {
     const { models, reference, study } = this.view;
     const { state } = this;
     const press = (name, on) => this.part(name).setAttribute("aria-pressed", String(on));
-    const offered = {
-      inputs: true,
-      overlay: models.length > 0,
-      probability: models.length > 0,
-      attention: models.length > 0,
-      errors: models.length > 0 && reference !== null,
-      agreement: models.length > 1,
-    };
-    for (const name of Object.keys(VIEWS)) {
-      press(name, state.views.includes(name) && offered[name]);
-      this.part(name).disabled = !offered[name];
+    const some = models.length > 0;
+    const offered = { inputs: some, agreement: models.length > 1, errors: some && reference !== null };
+    const maps = some ? this.mapsShown() : [];
+    for (const name of [...Object.keys(EXTRAS), ...Object.keys(MAPS)]) {
+      press(name, name in EXTRAS ? state[name] && (offered[name] || name === "inputs") : maps.includes(name));
+      this.part(name).disabled = !(offered[name] ?? some);
+      this.part(name).title = name in MAPS ? "With Shift: beside the maps already shown" : "";
     }
-    this.part("errors").title = reference ? "" : "Needs a reference mask in the patient's files";
-    this.part("agreement").title = models.length > 1 ? "" : "Needs the results of two models";
+    if (!reference) this.part("errors").title = "Needs a reference mask in the patient's files";
+    if (models.length < 2) this.part("agreement").title = "Needs the results of two models";
     press("fill", state.fill);
     press("outline", state.outline);
     press("hide", state.hidden);
+    press("fit", state.fit);
+    const filled = maps.some((m) => m === "overlay" || m === "errors") || (state.agreement && offered.agreement);
+    this.part("opacity-field").hidden = !filled;
+    this.part("key-reference").replaceChildren();
+    if (reference) this.part("key-reference").append(swatch(reference.colour, []), "Reference");
     this.part("base").value = state.base;
     this.part("opacity").value = Math.round(state.opacity * 100);
     this.part("largest").disabled = !this.stops("largest").length;
@@ -530,7 +541,7 @@ class Viewer {
 
     const levels = [...new Set(models.flatMap((m) => m.gates.map((g) => g.level)))].sort((a, b) => a - b);
     const select = this.part("level");
-    this.part("level-field").hidden = !(state.views.includes("attention") && levels.length);
+    this.part("level-field").hidden = !(maps.includes("attention") && levels.length);
     if (select.options.length !== levels.length) {
       select.replaceChildren(
         ...levels.map((l) => new Option(l === 0 ? "0, finest" : l === levels.at(-1) ? `${l}, coarsest` : `${l}`, l)),
@@ -634,7 +645,7 @@ class Viewer {
 
   // Attention is large (a nested network has twenty gates), so only what is looked at is sent.
   askForGates() {
-    if (!this.state.views.includes("attention")) return;
+    if (!this.mapsShown().includes("attention")) return;
     const ids = this.view.models.map((m) => this.gateShown(m)?.id).filter((id) => id && !packs.has(id));
     if (!ids.length) return;
     const wanted = [...new Set([...(this.view.wanted ?? []), ...ids])].sort();
@@ -645,14 +656,31 @@ class Viewer {
 
   // ---- layout
 
+  // The part of a slice that is shown: the head, and whatever any mask marks on any slice; or all of it.
+  frame() {
+    const { height, width, aspect } = this.view.study;
+    if (!this.state.fit || !this.study) return { top: 0, left: 0, height, width };
+    const boxes = [this.study.header.head, this.view.marks].filter(Boolean);
+    let [top, left] = [0, 1].map((i) => Math.min(...boxes.map((b) => b[i])));
+    let [bottom, right] = [2, 3].map((i) => Math.max(...boxes.map((b) => b[i])));
+    const widen = (low, high, wish, most) => {
+      const size = Math.min(most, Math.max(high - low, Math.ceil(wish)));
+      const start = clamp(Math.floor((low + high - size) / 2), 0, most - size);
+      return [start, start + size];
+    };
+    [left, right] = widen(left, right, ((bottom - top) * aspect) / TALLEST, width);
+    [top, bottom] = widen(top, bottom, (right - left) / aspect / TALLEST, height);
+    return { top, left, height: bottom - top, width: right - left };
+  }
+
   arrange() {
     if (!this.view || !this.panels.length) return;
-    const { height, width, aspect } = this.view.study;
-    const shape = (height / width) * aspect;
+    const frame = this.frame();
+    const shape = (frame.height / frame.width) * this.view.study.aspect;
     const gap = 8;
     const chrome = 48;
     const across = this.root.clientWidth - 18;
-    const down = Math.max(360, window.innerHeight - 330);
+    const down = Math.max(360, window.innerHeight - 210);
     if (across <= 0) return;
     const side = (columns, rows) =>
       Math.min((across - (columns - 1) * gap) / columns, ((down - (rows - 1) * gap) / rows - chrome) / shape);
@@ -784,14 +812,18 @@ class Viewer {
     );
   }
 
+  // From slice pixels to canvas pixels.
+  lens(canvas) {
+    const { top, left, height, width } = this.frame();
+    const [across, down] = [canvas.width / width, canvas.height / height];
+    return new DOMMatrix([across, 0, 0, down, -left * across, -top * down]);
+  }
+
   stroke(context, path, colour, dash) {
-    const { height, width } = this.view.study;
-    const { canvas } = context;
-    const across = canvas.width / width;
-    const down = canvas.height / height;
     const ratio = window.devicePixelRatio || 1;
     const scaled = new Path2D();
-    scaled.addPath(path, new DOMMatrix([across, 0, 0, down, 0, 0]));
+    scaled.addPath(path, this.lens(context.canvas));
+    context.resetTransform(); // line widths in screen pixels, whatever the size of a slice pixel
     context.lineJoin = "round";
     // A dark casing keeps every hue readable on white matter and on black alike.
     context.setLineDash([]);
@@ -810,6 +842,7 @@ class Viewer {
     const context = canvas.getContext("2d");
     const { width: w, height: h } = canvas;
     const { state, study } = this;
+    context.resetTransform();
     context.fillStyle = "#000";
     context.fillRect(0, 0, w, h);
     instead.textContent = "";
@@ -823,11 +856,13 @@ class Viewer {
     // network gave.
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.anatomy(panel.channel ?? state.base), 0, 0, w, h);
+    context.setTransform(this.lens(canvas));
+    context.drawImage(this.anatomy(panel.channel ?? state.base), 0, 0);
     context.imageSmoothingEnabled = false;
     if (panel.legend) panel.note.append(panel.legend);
     const gate = panel.kind === "attention" ? this.gateShown(model) : null;
     if (panel.kind === "attention" && !gate) {
+      context.resetTransform();
       context.fillRect(0, 0, w, h);
       instead.textContent = model.gates.length
         ? `${model.title} has no gate at this level.`
@@ -842,10 +877,9 @@ class Viewer {
   }
 
   paintMarks(context, panel, model, reference, gate) {
-    const { canvas } = context;
     const { state, study, masks } = this;
     const { errors, votes } = this.view;
-    const drawAll = (layer) => context.drawImage(layer, 0, 0, canvas.width, canvas.height);
+    const drawAll = (layer) => context.drawImage(layer, 0, 0);
     const truth = reference ? study.arrays.reference.data : null;
     const mask = masks[panel.index];
     const alpha = Math.round(state.opacity * 255);
@@ -864,11 +898,8 @@ class Viewer {
     } else if (panel.kind === "probability" && pack(model.id)) {
       drawAll(this.mapped(model.id, "probability", "viridis"));
     } else if (gate && pack(gate.id)) {
-      const { size } = pack(gate.id).header;
-      const down = canvas.height / this.view.study.height;
-      const across = canvas.width / this.view.study.width;
-      const layer = this.mapped(gate.id, "attention", "magma");
-      context.drawImage(layer, 0, 0, size[1] * across, size[0] * down);
+      const [height, width] = pack(gate.id).header.size;
+      context.drawImage(this.mapped(gate.id, "attention", "magma"), 0, 0, width, height);
     }
     if (!state.outline || panel.kind === "errors") return;
     if (truth) this.stroke(context, this.path("reference", truth), reference.colour, []);
@@ -876,11 +907,11 @@ class Viewer {
   }
 
   paintCursor(context) {
-    const { height, width } = this.view.study;
-    const { canvas } = context;
     const ratio = window.devicePixelRatio || 1;
-    const x = Math.round(((this.cursor.column + 0.5) / width) * canvas.width);
-    const y = Math.round(((this.cursor.row + 0.5) / height) * canvas.height);
+    const spot = new DOMPoint(this.cursor.column + 0.5, this.cursor.row + 0.5);
+    const { x: exactX, y: exactY } = this.lens(context.canvas).transformPoint(spot);
+    const [x, y] = [Math.round(exactX), Math.round(exactY)];
+    context.resetTransform();
     const hole = 6 * ratio;
     const arm = 14 * ratio;
     context.fillStyle = "rgb(255 255 255 / 75%)";
@@ -973,7 +1004,9 @@ class Viewer {
       const title = make("th");
       title.scope = "row";
       title.append(swatch(reference.colour, []), " Reference");
-      row.append(title, make("td", "", reference.rows[this.state.slice]));
+      const rest = make("td");
+      rest.colSpan = models[0].columns.length - 1;
+      row.append(title, make("td", "", reference.rows[this.state.slice]), rest);
     }
     figures.replaceChildren(table);
   }

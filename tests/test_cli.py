@@ -1,0 +1,276 @@
+"""The command line: output, JSON, exit codes, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import brainseg
+from brainseg import cli
+from brainseg.checkpoint import load, save
+from brainseg.inference import Predictor
+from brainseg.metrics import compare
+from brainseg.models import ARCHITECTURES, build
+from brainseg.postprocess import segment
+from brainseg.types import RESEARCH_USE, ModelSpec, WeightsCard
+
+SIZE = 64
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random weights of all four networks; the head lets some pixels be tumour."""
+    root = tmp_path_factory.mktemp("weights")
+    for name in ARCHITECTURES:
+        torch.manual_seed(0)
+        spec = ModelSpec(name, width=4)
+        network = build(spec)
+        with torch.no_grad():
+            network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
+            network.head.bias.zero_()
+        card = WeightsCard(name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",))
+        save(root / name, network, card)
+    return {name: root / name for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients in the LGG layout; the third has no tumour."""
+    root = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    for case in ("CASE_A", "CASE_B", "CASE_C"):
+        (root / case).mkdir()
+        for number in range(1, 4):
+            image = rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+            mask = np.zeros((SIZE, SIZE), np.uint8)
+            if case != "CASE_C":
+                mask[20:40, 10 : 20 + 4 * number] = 255
+            Image.fromarray(image).save(root / case / f"{case}_{number}.tif")
+            Image.fromarray(mask).save(root / case / f"{case}_{number}_mask.tif")
+    return root
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, out, err
+
+    return call
+
+
+def models_of(folders: dict[str, Path]) -> list[object]:
+    return [part for folder in folders.values() for part in ("--model", folder)]
+
+
+def test_predict_json_holds_the_figures_of_the_python_interface(run: Run, folders, dataset) -> None:
+    code, out, err = run("predict", dataset / "CASE_A", *models_of(folders), "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["research_use"] == RESEARCH_USE
+    assert list(figures["models"]) == list(ARCHITECTURES)
+    study = brainseg.read_study(dataset / "CASE_A")
+    for name, folder in folders.items():
+        prediction = Predictor(load(folder)).predict(study)
+        mask = segment(prediction.probability, 0.5, "all")
+        metrics = compare(mask, study.reference, None)
+        row = figures["models"][name]
+        assert 0 < row["tumour_voxels"] == mask.sum()
+        assert row["dice"] == pytest.approx(metrics.dice)
+        assert row["hd95"] == pytest.approx(metrics.hd95)
+        assert row["volume_ml"] is None
+        assert row["area_per_slice"] == mask.sum(axis=(1, 2)).tolist()
+        assert row["seen_in_training"] is True
+
+
+def test_folder_zip_and_files_give_the_same_figures(run: Run, folders, dataset, tmp_path) -> None:
+    files = sorted((dataset / "CASE_B").iterdir())
+    with zipfile.ZipFile(tmp_path / "patient.zip", "w") as archive:
+        for file in files:
+            archive.write(file, f"somewhere/{file.name}")
+    results = []
+    for source in ([dataset / "CASE_B"], [tmp_path / "patient.zip"], files):
+        code, out, _ = run("predict", *source, "--model", folders["unetpp"], "--json")
+        assert code == 0
+        figures = json.loads(out)
+        results.append((figures["case_id"], figures["source"]["sha256"], figures["models"]["unetpp"]["dice"]))
+    assert results[0] == results[1] == results[2]
+
+
+def test_predict_prints_a_table_areas_and_the_notice(run: Run, folders, dataset) -> None:
+    code, out, err = run("predict", dataset / "CASE_B", "--model", folders["unet"])
+    assert code == 0
+    assert "spacing unknown" in out
+    assert RESEARCH_USE in out
+    assert "unet: slices [3/3]" in err
+    assert " ml " not in out
+
+
+def test_spacing_turns_voxels_into_millilitres(run: Run, folders, dataset) -> None:
+    arguments = ["predict", dataset / "CASE_B", "--model", folders["unet"], "--json"]
+    _, out, _ = run(*arguments, "--spacing", "5,0.5,0.5")
+    row = json.loads(out)["models"]["unet"]
+    assert row["volume_ml"] == pytest.approx(row["tumour_voxels"] * 5 * 0.5 * 0.5 / 1000)
+    assert row["hd95_unit"] == "mm"
+
+
+def test_out_holds_masks_overlays_json_and_csv(run: Run, folders, dataset, tmp_path) -> None:
+    out = tmp_path / "made" / "here"
+    code, _, _ = run("predict", dataset / "CASE_B", "--model", folders["unet"], "--out", out)
+    assert code == 0
+    figures = json.loads((out / "CASE_B.json").read_text())
+    masks = [np.asarray(Image.open(out / "masks" / f"CASE_B_{number}_mask.tif")) for number in (1, 2, 3)]
+    assert [int((mask > 0).sum()) for mask in masks] == figures["models"]["unet"]["area_per_slice"]
+    assert len(list((out / "overlays").glob("*.png"))) == 3
+    with (out / "CASE_B.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(run: Run, folders, dataset) -> None:
+    code, out, err = run("evaluate", dataset, *models_of(folders), "--ensemble", "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)["models"]
+    assert list(rows) == [*ARCHITECTURES, "ensemble"]
+    for name, row in rows.items():
+        patients = row["patients"]
+        assert list(patients) == ["CASE_A", "CASE_B", "CASE_C"]
+        dices = [p["dice"] for p in patients.values() if p["dice"] is not None]
+        assert row["dice_mean"] == pytest.approx(np.mean(dices))
+        assert row["dice_median"] == pytest.approx(np.median(dices))
+        assert row["dice_std"] == pytest.approx(np.std(dices))
+        assert set(patients["CASE_A"]) >= {"dice", "iou", "sensitivity", "precision", "hd95"}
+        assert patients["CASE_A"]["seen_in_training"] is True
+        assert patients["CASE_B"]["seen_in_training"] is False, name
+
+
+def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
+    _, out, _ = run("evaluate", dataset, "--model", folders["attention_unet"], "--json")
+    dice = json.loads(out)["models"]["attention_unet"]["patients"]["CASE_B"]["dice"]
+    _, out, _ = run("predict", dataset / "CASE_B", "--model", folders["attention_unet"], "--json")
+    assert json.loads(out)["models"]["attention_unet"]["dice"] == dice
+
+
+def test_unseen_leaves_training_patients_out_and_the_table_says_so(run: Run, folders, dataset) -> None:
+    _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--unseen", "--json")
+    assert list(json.loads(out)["models"]["unet"]["patients"]) == ["CASE_B", "CASE_C"]
+    _, out, _ = run("evaluate", dataset, "--model", folders["unet"])
+    assert "1 of these patients were seen in training" in " ".join(out.split())
+
+
+def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_path) -> None:
+    model = load(folders["unet"])
+    save(tmp_path / "unet", model.network, replace(model.card, name="unet"))
+    code, out, _ = run(
+        "evaluate", dataset, "--model", tmp_path / "unet", "--unseen", "--write-card", "--json"
+    )
+    assert code == 0
+    row = json.loads(out)["models"]["unet"]
+    card = load(tmp_path / "unet").card
+    assert card.metrics["dice_mean"] == row["dice_mean"]
+    assert card.metrics["patients_seen_in_training"] == 0
+    text = (tmp_path / "unet" / "README.md").read_text()
+    assert f"| {row['dice_mean']:.3f} | {row['dice_median']:.3f} |" in text
+    assert text.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
+    assert RESEARCH_USE in text
+
+
+def test_models_lists_the_four_networks(run: Run) -> None:
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    rows = json.loads(out)["models"]
+    assert list(rows) == list(ARCHITECTURES)
+    code, out, _ = run("models")
+    assert code == 0
+    assert "Attention U-Net++" in out
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "brainseg", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"brainseg {brainseg.__version__}"
+
+
+def bad_inputs(tmp_path: Path) -> dict[str, Path]:
+    made = {"empty folder": tmp_path / "empty", "missing": tmp_path / "nowhere"}
+    made["empty folder"].mkdir()
+    made["text as tif"] = tmp_path / "notes.tif"
+    made["text as tif"].write_text("not an image")
+    made["zero bytes"] = tmp_path / "zero_1.tif"
+    made["zero bytes"].touch()
+    made["not a zip"] = tmp_path / "patient.zip"
+    made["not a zip"].write_bytes(b"PK\x03\x04 broken")
+    made["truncated"] = tmp_path / "cut_1.tif"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(made["truncated"], compression="tiff_deflate")
+    made["truncated"].write_bytes(made["truncated"].read_bytes()[:60])
+    return made
+
+
+@pytest.mark.parametrize(
+    "what", ["empty folder", "missing", "text as tif", "zero bytes", "not a zip", "truncated"]
+)
+def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what: str) -> None:
+    path = bad_inputs(tmp_path)[what]
+    code, out, err = run("predict", path, "--model", folders["unet"])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert path.name in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["predict", "{A}", "--model", "nonsense"], "nonsense"),
+        (["predict", "{A}"], "--model"),
+        (["predict", "{A}", "--model", "{W}", "--device", "cuda:99"], "cuda:99"),
+        (["predict", "{A}", "--model", "{W}", "--spacing", "5"], "--spacing"),
+        (["predict", "{A}", "--model", "{W}", "--model", "{W}"], "give each once"),
+        (["predict", "{D}", "--model", "{W}"], "CASE_B"),
+        (["evaluate", "{D}", "--model", "{W}", "--ensemble"], "--ensemble"),
+        (["evaluate", "{D}/none", "--model", "{W}"], "none"),
+        (["train", "nowhere.toml", "--data", "{D}"], "nowhere.toml"),
+        (["data", "check", "{D}/none"], "none"),
+        (["predict", "--nonsense"], "nonsense"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(run: Run, folders, dataset, arguments, part: str) -> None:
+    places = {"A": dataset / "CASE_A", "D": dataset, "W": folders["unet"]}
+    code, _, err = run(*(argument.format(**places) for argument in arguments))
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert part in err
+
+
+def test_damaged_weights_are_named(run: Run, folders, dataset, tmp_path) -> None:
+    model = load(folders["unet"])
+    save(tmp_path / "w", model.network, model.card)
+    tensors = tmp_path / "w" / "model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    code, _, err = run("predict", dataset / "CASE_A", "--model", tmp_path / "w")
+    assert code == 2
+    assert "model.safetensors" in err
+
+
+def test_several_patients_need_a_choice(run: Run, folders, dataset) -> None:
+    code, out, _ = run("predict", dataset, "--case", "CASE_C", "--model", folders["unet"], "--json")
+    assert code == 0
+    assert json.loads(out)["case_id"] == "CASE_C"
