@@ -98,7 +98,7 @@ def _console() -> Console:
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """libtiff writes lines of its own about damaged files to file descriptor 2, past Python; ours says enough."""
+    """libtiff writes lines of its own about damaged files to descriptor 2, past Python; ours says enough."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,14 +57,18 @@ def autocast(device: torch.device) -> Any:
 def capture_gates(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     """While open, each forward pass leaves every gate's coefficients in the yielded dict.
 
+    Passes of other threads through the same network are not recorded.
+
     Yields:
         Name of the gate -> (B, 1, h, w) float32 on the CPU, 0..1; see `gate_names`.
     """
     seen: dict[str, Tensor] = {}
+    owner = threading.get_ident()
 
     def reader(key: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            seen[key] = output.detach().float().cpu()
+            if threading.get_ident() == owner:
+                seen[key] = output.detach().float().cpu()
 
         return read
 

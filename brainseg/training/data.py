@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,8 @@ def make_pipeline(augment: Augment, crop: int) -> Any:
 
     The only place that knows the library.
     """
+    # Importing it asks the network for a newer version unless told not to.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A  # noqa: PLC0415 - slow to import
 
     moved = augment.rotate or augment.scale or augment.shift

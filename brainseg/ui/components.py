@@ -46,7 +46,7 @@ _numbers = count(1)
 
 _STYLE = """
 <style>
-.stMainBlockContainer { padding: 2.25rem 1.5rem 3rem; }
+.stMainBlockContainer { padding: 2rem 1.5rem 3rem; }
 [data-testid="stSidebarUserContent"] { padding-top: 0; }
 .research-use {
   position: fixed; z-index: 1000000; top: 0; left: 50%; translate: -50% 0; padding: 3px 14px;
@@ -63,6 +63,8 @@ table.figures th, table.figures td {
   font-weight: 400;
 }
 table.figures th:first-child { text-align: left; white-space: nowrap; }
+table.figures td { white-space: nowrap; }
+table.figures td.sentence { white-space: normal; color: #a9b1ba; }
 table.figures thead th { color: #a9b1ba; }
 table.figures.pairs { width: auto; }
 .swatch { display: inline-block; width: 26px; height: 3px; margin-right: 4px; vertical-align: middle; }
@@ -146,7 +148,7 @@ def figure_table(
     """Figures with a line sample before each row's title."""
     body = "".join(
         f'<tr><th scope="row">{_swatch(*line)} {escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "".join(_td(cell) for cell in row[1:])
         + "</tr>"
         for row, line in zip(rows, lines, strict=True)
     )
@@ -168,6 +170,12 @@ def pair_table(titles: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> 
 def plain(text: str) -> str:
     """Text in which Markdown finds nothing to do."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~$:" else c for c in text)
+
+
+def _td(cell: str) -> str:
+    # A number stays on its line; a sentence in its place may take several.
+    sentence = ' class="sentence"' if len(cell) > 30 else ""
+    return f"<td{sentence}>{escape(cell)}</td>"
 
 
 def _table(kind: str, head: Sequence[str], body: str) -> None:

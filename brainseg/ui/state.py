@@ -230,8 +230,22 @@ def first_slice(study: Study) -> int:
     return study.shape[0] // 2 if largest is None else largest
 
 
+_OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
+
+
+def mirror(orientation: str | None) -> tuple[bool, bool]:
+    """Whether rows and columns are shown the other way round for the radiological view.
+
+    Patient right belongs on screen left and front on top; in views from the side, front on screen left. An
+    unknown orientation is shown as the files have it.
+    """
+    if orientation is None:
+        return False, False
+    return orientation[1] not in "PI", orientation[0] not in "LP"
+
+
 def edges(orientation: str | None) -> dict[str, str] | None:
-    """Letters for the four sides of a slice; None when the orientation is unknown.
+    """Letters for the four sides of the screen, after `mirror`; None when the orientation is unknown.
 
     `orientation` names the directions in which columns, rows and slices count up, as in DICOM's "LPS".
 
@@ -240,9 +254,10 @@ def edges(orientation: str | None) -> dict[str, str] | None:
     """
     if orientation is None:
         return None
-    opposite = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
-    across, down = orientation[0], orientation[1]
-    return {"left": opposite[across], "right": across, "top": opposite[down], "bottom": down}
+    rows, columns = mirror(orientation)
+    right = _OPPOSITE[orientation[0]] if columns else orientation[0]
+    bottom = _OPPOSITE[orientation[1]] if rows else orientation[1]
+    return {"left": _OPPOSITE[right], "right": right, "top": _OPPOSITE[bottom], "bottom": bottom}
 
 
 def view_message(
@@ -285,6 +300,7 @@ def view_message(
             "aspect": 1.0 if study.spacing_mm is None else study.spacing_mm[1] / study.spacing_mm[2],
             "numbers": study.slice_numbers,
             "edges": edges(study.orientation),
+            "mirror": mirror(study.orientation),
             "first": first_slice(study),
         },
         "unit": unit,

@@ -94,7 +94,7 @@ def page() -> None:
             st.error(session.error, icon=":material/error:")
         study = _study(session)
         if study is None:
-            _welcome(session)
+            _welcome()
             return
         _headline(study, session.synthetic)
         _workspace()
@@ -202,8 +202,8 @@ def _choose_patient(session: Session, cards: dict[str, WeightsCard]) -> None:
                 on_click=_take_public,
                 args=(cards,),
                 width="stretch",
-                help="One patient of the LGG data set on Kaggle, by kagglehub; needs a network.",
             )
+            st.caption("One patient of the LGG data set, from Kaggle. Needs a network connection.")
         st.button(
             "Open the synthetic sample",
             key="sample",
@@ -283,24 +283,30 @@ def _take_case() -> None:
 def _open(session: Session, origin: str, cases: Callable[[], tuple[Case, ...]]) -> None:
     """Replace what is open; an input that cannot be read leaves its sentence and nothing else."""
     _close(session)
+    known = {case.case_id for case in session.cases} if session.origin == origin else set()
     session.cases = ()
     session.origin = origin
     st.session_state.pop("case", None)
     try:
-        session.cases = cases()
+        with st.spinner("Reading the files …"):
+            session.cases = cases()
     except BrainsegError as error:
         session.error = str(error)
     except Exception as error:
         _log.error("opening failed: %s", type(error).__name__)
         session.error = UNEXPECTED
     if session.cases:
-        _read(session, session.cases[0])
+        # An uploader adds to what it holds: who adds a patient wants to see that one.
+        added = [i for i, case in enumerate(session.cases) if case.case_id not in known]
+        st.session_state["case"] = added[0] if added else 0
+        _read(session, session.cases[st.session_state["case"]])
 
 
 def _read(session: Session, case: Case) -> None:
     _close(session)
     try:
-        session.study = read_case(case)
+        with st.spinner("Reading the slices …"):
+            session.study = read_case(case)
         session.synthetic = session.origin == "sample"
     except BrainsegError as error:
         session.error = str(error)
@@ -427,7 +433,7 @@ def _progress() -> None:
 # ---- the results
 
 
-def _welcome(session: Session) -> None:
+def _welcome() -> None:
     st.title("Lower-grade glioma on brain MRI", anchor=False)
     st.markdown(
         "Four networks find the tumour in a patient's slices, side by side: "
@@ -439,9 +445,8 @@ def _welcome(session: Session) -> None:
         "3. Scroll through the slices, compare the outlines, and download masks and figures.\n\n"
         "Files are kept in memory for this session alone and are never written to disk."
     )
-    if not session.error:
-        st.button("Try it with the synthetic sample", key="try", type="primary", on_click=_take_sample)
-        st.caption("A computed brain with a computed lesion, not a patient.")
+    st.button("Try it with the synthetic sample", key="try", type="primary", on_click=_take_sample)
+    st.caption("A computed brain with a computed lesion, not a patient.")
 
 
 def _headline(study: Study, synthetic: bool) -> None:

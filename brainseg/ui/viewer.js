@@ -182,6 +182,11 @@ const rgba = ([r, g, b], alpha = 255) => ((alpha << 24) | (b << 16) | (g << 8) |
 const CHANNEL_TITLES = { pre: "T1 before contrast", flair: "FLAIR", post: "T1 after contrast" };
 const EXTRAS = { inputs: "Inputs", agreement: "Agreement" }; // panels for the study: each on or off
 const MAPS = { overlay: "Overlay", probability: "Probability", attention: "Attention", errors: "TP/FP/FN" };
+const ABOUT = {
+  probability: "Probability of tumour in each pixel, before the threshold.",
+  attention: "Attention shows where the gate let features pass, level by level.",
+  errors: "TP: model and reference; FP: model alone; FN: reference alone.",
+};
 const TALLEST = 1.12; // a frame around the head is not made narrower than this, or four do not fit a screen
 const HELD = 350; // ms: a key pressed longer than this was held, not tapped
 
@@ -445,12 +450,11 @@ class Viewer {
     }
     const box = panel.canvas.getBoundingClientRect();
     const { height, width } = this.view.study;
-    const frame = this.frame();
-    const row = frame.top + ((event.clientY - box.top) / box.height) * frame.height;
-    const column = frame.left + ((event.clientX - box.left) / box.width) * frame.width;
+    const spot = new DOMPoint(event.clientX - box.left, event.clientY - box.top);
+    const { x, y } = this.lens(box).inverse().transformPoint(spot);
     this.point({
-      row: clamp(Math.floor(row), 0, height - 1),
-      column: clamp(Math.floor(column), 0, width - 1),
+      row: clamp(Math.floor(y), 0, height - 1),
+      column: clamp(Math.floor(x), 0, width - 1),
     });
   }
 
@@ -501,7 +505,10 @@ class Viewer {
       this.signature = signature;
       this.rows = rows;
       this.panels = rows.flat().map((panel) => this.build(panel));
-      this.part("grid").replaceChildren(...this.panels.map((p) => p.figure));
+      const grid = this.part("grid");
+      const focused = grid.contains(this.root.getRootNode().activeElement);
+      grid.replaceChildren(...this.panels.map((p) => p.figure));
+      if (focused) this.root.focus({ preventScroll: true }); // its element is gone, the keys must still work
     }
     for (const panel of this.panels) this.label(panel);
     this.arrange();
@@ -527,8 +534,7 @@ class Viewer {
     press("outline", state.outline);
     press("hide", state.hidden);
     press("fit", state.fit);
-    const filled = maps.some((m) => m === "overlay" || m === "errors") || (state.agreement && offered.agreement);
-    this.part("opacity-field").hidden = !filled;
+    this.part("opacity-field").hidden = !maps.some((m) => m === "overlay" || m === "errors");
     this.part("key-reference").replaceChildren();
     if (reference) this.part("key-reference").append(swatch(reference.colour, []), "Reference");
     this.part("base").value = state.base;
@@ -572,10 +578,11 @@ class Viewer {
     }
     const footer = make("footer");
     const note = make("span", "note");
+    const gate = make("span", "gate");
     const value = make("span", "value");
-    footer.append(note, value);
+    footer.append(note, gate, value);
     figure.append(header, stage, footer);
-    return { ...panel, figure, header, title, grow, stage, canvas, instead, note, value };
+    return { ...panel, figure, header, title, grow, stage, canvas, instead, note, gate, value };
   }
 
   gatesShown(model) {
@@ -593,7 +600,7 @@ class Viewer {
     const words = { probability: "probability", attention: "attention", errors: "TP/FP/FN" };
     panel.title.textContent = panel.title.title = panel.kind === "input" ? CHANNEL_TITLES[panel.channel] : "";
     panel.header.querySelector("svg")?.remove();
-    panel.header.querySelector("select")?.remove();
+    panel.gate.replaceChildren();
     if (model) {
       panel.title.textContent = panel.title.title = model.title;
       panel.header.prepend(swatch(model.colour, model.dash));
@@ -619,14 +626,15 @@ class Viewer {
         select.addEventListener("change", () =>
           this.set({ gates: { ...this.state.gates, [model.name]: select.value } }),
         );
-        panel.title.after(select);
+        panel.gate.append(select);
       }
     }
     if (panel.kind === "errors") {
       panel.legend = keys([["TP", errors.tp], ["FP", errors.fp], ["FN", errors.fn]]);
     }
     if (panel.kind === "agreement") {
-      panel.legend = keys(votes.slice(1).map((colour, i) => [`${i + 1} of ${models.length}`, colour]));
+      panel.legend = keys(votes.slice(1).map((colour, i) => [String(i + 1), colour]));
+      panel.legend.append(`of ${models.length} models`);
     }
   }
 
@@ -728,8 +736,8 @@ class Viewer {
   // ---- painting
 
   schedule() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
+    this.pending ??= requestAnimationFrame(() => {
+      this.pending = null;
       this.paint();
     });
   }
@@ -813,10 +821,13 @@ class Viewer {
   }
 
   // From slice pixels to canvas pixels.
-  lens(canvas) {
+  lens({ width: w, height: h }) {
     const { top, left, height, width } = this.frame();
-    const [across, down] = [canvas.width / width, canvas.height / height];
-    return new DOMMatrix([across, 0, 0, down, -left * across, -top * down]);
+    const [across, down] = [w / width, h / height];
+    const [rows, columns] = this.view.study.mirror;
+    return new DOMMatrix([columns ? -1 : 1, 0, 0, rows ? -1 : 1, columns ? w : 0, rows ? h : 0]).multiply(
+      new DOMMatrix([across, 0, 0, down, -left * across, -top * down]),
+    );
   }
 
   stroke(context, path, colour, dash) {
@@ -893,7 +904,7 @@ class Viewer {
         this.painted(`errors ${panel.index}`, (i) => (mask[i] ? (truth[i] ? tp : fp) : truth[i] ? fn : 0)),
       );
     } else if (panel.kind === "agreement") {
-      const colours = votes.map((c, n) => (n ? rgba(hex(c), Math.max(alpha, 160)) : 0));
+      const colours = votes.map((c, n) => (n ? rgba(hex(c), 160) : 0));
       drawAll(this.painted("agreement", (i) => colours[masks.reduce((sum, m) => sum + m[i], 0)]));
     } else if (panel.kind === "probability" && pack(model.id)) {
       drawAll(this.mapped(model.id, "probability", "viridis"));
@@ -949,7 +960,7 @@ class Viewer {
       say(masks[panel.index][at] ? (truth ? "TP" : "FP") : truth ? "FN" : "TN");
     } else if (gate) {
       const value = this.coefficient(gate);
-      if (value !== null) say(`attention ${value.toFixed(2)}`);
+      if (value !== null) say(value.toFixed(2));
     } else if (probability !== undefined) say(`p ${(probability / 255).toFixed(2)}`);
   }
 
@@ -967,10 +978,9 @@ class Viewer {
 
   tabulate() {
     const { models, study, reference } = this.view;
-    const place = this.cursor
-      ? `row ${this.cursor.row + 1}, column ${this.cursor.column + 1}`
-      : "";
-    if (this.part("said").dataset.kept !== "true") this.part("said").textContent = place;
+    const place = this.cursor && `row ${this.cursor.row + 1}, column ${this.cursor.column + 1}`;
+    const about = models.length ? this.mapsShown().map((m) => ABOUT[m]).filter(Boolean).join(" ") : "";
+    if (this.part("said").dataset.kept !== "true") this.part("said").textContent = place ?? about;
     const key = `${this.received} ${this.state.slice}`;
     if (this.tabulated === key) return;
     this.tabulated = key;
@@ -995,8 +1005,17 @@ class Viewer {
       title.append(swatch(model.colour, model.dash), ` ${model.title}`);
       if (model.seen) title.append(make("span", "seen", " (patient seen in training)"));
       row.append(title);
-      for (const figure of model.rows[this.state.slice]) {
-        row.append(make("td", typeof figure === "string" ? "" : "none", figure.none ?? figure));
+      const [area, ...figures] = model.rows[this.state.slice];
+      row.append(make("td", "", area));
+      const reason = figures[0]?.none;
+      if (reason && figures.every((f) => f.none === reason)) {
+        const cell = make("td", "none", reason);
+        cell.colSpan = figures.length;
+        row.append(cell);
+        continue;
+      }
+      for (const figure of figures) {
+        row.append(make("td", figure.none ? "none" : "", figure.none ?? figure));
       }
     }
     if (reference) {
@@ -1055,11 +1074,11 @@ class Viewer {
 
 function swatch(colour, dash) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("width", "26");
+  svg.setAttribute("width", "22");
   svg.setAttribute("height", "10");
   svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 0, x2: 26, y1: 5, y2: 5, stroke: colour, "stroke-width": 3 };
+  const attributes = { x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour, "stroke-width": 3 };
   if (dash.length) attributes["stroke-dasharray"] = dash.join(" ");
   for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, String(value));
   svg.append(line);
@@ -1067,7 +1086,7 @@ function swatch(colour, dash) {
 }
 
 function keys(entries) {
-  const span = make("span", "note");
+  const span = make("span", "legend");
   for (const [text, colour] of entries) {
     const key = make("span", "key");
     const patch = make("i");

@@ -1,0 +1,387 @@
+"""The page's logic with Streamlit's AppTest; the networks are played by a counting stand-in."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from brainseg.models import ARCHITECTURES
+from brainseg.types import (
+    RESEARCH_USE,
+    Cancelled,
+    InputError,
+    ModelSpec,
+    Prediction,
+    Study,
+    WeightsCard,
+    WeightsError,
+)
+from brainseg.ui import streamlit_app
+from brainseg.ui.job import UNEXPECTED
+
+APP = Path(__file__).resolve().parent.parent / "app.py"
+CARDS = {
+    name: WeightsCard(
+        name, ModelSpec(name), {}, 0.5, "all", f"{i}" * 64, "Apache-2.0", ("SEEN_01",), ("HELD_01",)
+    )
+    for i, name in enumerate(ARCHITECTURES)
+}
+
+
+class Networks:
+    """Stands in for the four networks: finds bright FLAIR, counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.errors: dict[str, Exception] = {}
+        self.hold: threading.Event | None = None
+
+    def __call__(
+        self,
+        name: str,
+        study: Study,
+        *,
+        tta: bool,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> Prediction:
+        self.calls.append(name)
+        if name in self.errors:
+            raise self.errors[name]
+        progress(0, len(study.slices))
+        while self.hold is not None and not self.hold.is_set():
+            if cancelled():
+                raise Cancelled("prediction was stopped")
+            threading.Event().wait(0.01)
+        probability = (study.slices[..., 1] / 255).astype(np.float32)
+        card = CARDS[name]
+        seen = study.case_id in card.training_patients
+        return Prediction(name, name, study.case_id, probability, 0.5, "all", (), 0.1, card.sha256, seen, tta)
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
+    stand_in = Networks()
+    monkeypatch.setattr(streamlit_app, "predict", stand_in)
+    monkeypatch.setattr(streamlit_app, "bundled", lambda: CARDS)
+    return stand_in
+
+
+@pytest.fixture
+def page(networks: Networks) -> Iterator[AppTest]:
+    at = AppTest.from_file(str(APP), default_timeout=30).run()
+    yield at
+    if at.session_state["brainseg"].job is not None:
+        at.session_state["brainseg"].job.stop()
+
+
+def picture(array: np.ndarray, kind: str = "TIFF") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def patient(case: str = "PAT_01", masks: bool = True, slices: int = 4) -> list[tuple[str, bytes, str]]:
+    """A bright square in FLAIR on every slice, and its mask, as uploaded from a folder."""
+    files = []
+    rng = np.random.default_rng(len(case))
+    for n in range(1, slices + 1):
+        image = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+        image[8:16, 8 : 12 + n, 1] = 220
+        files.append((f"{case}/{case}_{n}.tif", picture(image), "image/tiff"))
+        if masks:
+            mask = np.zeros((32, 32), np.uint8)
+            mask[8:16, 8:16] = 255
+            files.append((f"{case}/{case}_{n}_mask.tif", picture(mask), "image/tiff"))
+    return files
+
+
+def upload(at: AppTest, files: list[tuple[str, bytes, str]], key: str = "folder") -> AppTest:
+    return at.file_uploader(key=key).set_value(files).run()
+
+
+def run_models(at: AppTest) -> AppTest:
+    at.button(key="run").click().run()
+    for _ in range(300):
+        if at.session_state["brainseg"].job is None:
+            return at.run()
+        threading.Event().wait(0.02)
+        at.run()
+    raise AssertionError("the models did not end")
+
+
+def html(at: AppTest) -> str:
+    return "\n".join(str(node.proto.body) for node in at.get("html"))
+
+
+def texts(at: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in (at.markdown, at.caption, at.title, at.error) for e in kind)
+
+
+def rows(at: AppTest) -> int:
+    """Models in the table of figures."""
+    return next((part.count("<tr>") - 1 for part in html(at).split("<table") if "Tumour voxels" in part), 0)
+
+
+def test_first_page_says_what_to_do_and_what_it_is_not(page: AppTest) -> None:
+    assert not page.exception
+    assert html(page).count(RESEARCH_USE) == 1
+    assert page.button(key="try").label == "Try it with the synthetic sample"
+    assert "Open a patient" in texts(page)
+
+
+def test_sample_is_said_to_be_synthetic(page: AppTest) -> None:
+    page.button(key="sample").click().run()
+    assert "synthetic, not a patient" in html(page)
+    assert page.session_state["brainseg"].study.case_id == "SYNTHETIC_0001"
+
+
+def test_sample_to_figures_of_four_models(page: AppTest, networks: Networks) -> None:
+    page.button(key="sample").click().run()
+    assert page.button(key="run").label == "Run 4 models"
+    run_models(page)
+    assert networks.calls == list(ARCHITECTURES)
+    assert rows(page) == 4
+    assert page.button(key="run").disabled
+    for architecture in ARCHITECTURES.values():
+        assert architecture.title in html(page)
+
+
+def test_threshold_and_largest_region_run_no_network(page: AppTest, networks: Networks) -> None:
+    upload(page, patient())
+    run_models(page)
+    before, calls = html(page), list(networks.calls)
+    page.slider[0].set_value(0.9).run()
+    assert html(page) != before
+    assert "0.90" in html(page)
+    page.toggle[1].set_value(True).run()
+    assert "largest region" in html(page)
+    assert networks.calls == calls
+
+
+def test_a_model_taken_away_and_back_is_not_run_again(page: AppTest, networks: Networks) -> None:
+    upload(page, patient())
+    run_models(page)
+    page.checkbox(key="use-unet").uncheck().run()
+    assert rows(page) == 3
+    page.checkbox(key="use-unet").check().run()
+    assert rows(page) == 4
+    assert len(networks.calls) == 4
+
+
+def test_flips_are_a_result_of_their_own(page: AppTest, networks: Networks) -> None:
+    upload(page, patient())
+    run_models(page)
+    page.toggle(key="tta").set_value(True).run()
+    assert rows(page) == 0
+    run_models(page)
+    assert len(networks.calls) == 8
+    page.toggle(key="tta").set_value(False).run()
+    assert rows(page) == 4
+
+
+def test_the_same_patient_opened_again_needs_no_network(page: AppTest, networks: Networks) -> None:
+    upload(page, patient())
+    run_models(page)
+    upload(page, patient("OTHER_2"))
+    assert rows(page) == 0
+    upload(page, patient())
+    assert rows(page) == 4
+    assert len(networks.calls) == 4
+
+
+def test_broken_weights_show_a_sentence_and_keep_the_others(page: AppTest, networks: Networks) -> None:
+    networks.errors["unetpp"] = WeightsError("weights/unetpp is damaged; get the folder again")
+    upload(page, patient())
+    run_models(page)
+    assert [e.value for e in page.error] == ["U-Net++: weights/unetpp is damaged; get the folder again"]
+    assert rows(page) == 3
+
+
+def test_an_unexpected_failure_shows_and_logs_no_patient(
+    page: AppTest, networks: Networks, caplog: pytest.LogCaptureFixture
+) -> None:
+    networks.errors["unet"] = RuntimeError("PAT_01 exploded")
+    upload(page, patient())
+    with caplog.at_level(logging.DEBUG):
+        run_models(page)
+    assert [e.value for e in page.error] == [f"U-Net: {UNEXPECTED}"]
+    assert "PAT_01" not in caplog.text
+    assert not page.exception
+
+
+def test_stop_keeps_the_page_usable(page: AppTest, networks: Networks) -> None:
+    networks.hold = threading.Event()
+    upload(page, patient())
+    page.button(key="run").click().run()
+    assert "U-Net" in page.get("progress")[0].proto.text
+    job = page.session_state["brainseg"].job
+    page.button(key="stop").click().run()
+    job.join(5)
+    page.run()
+    assert "Stopped" in texts(page)
+    assert page.button(key="run").label == "Run 4 models"
+    networks.hold.set()
+    run_models(page)
+    assert rows(page) == 4
+
+
+def test_opening_another_patient_stops_the_networks(page: AppTest, networks: Networks) -> None:
+    networks.hold = threading.Event()
+    upload(page, patient())
+    page.button(key="run").click().run()
+    job = page.session_state["brainseg"].job
+    upload(page, patient("OTHER_2"))
+    job.join(5)
+    assert job.status().stopped
+    assert page.session_state["brainseg"].study.case_id == "OTHER_2"
+
+
+def test_several_patients_give_a_choice(page: AppTest) -> None:
+    upload(page, patient("PAT_01") + patient("PAT_02"))
+    choice = page.selectbox(key="case")
+    assert choice.options == ["PAT_01", "PAT_02"]
+    choice.select_index(1).run()
+    assert page.session_state["brainseg"].study.case_id == "PAT_02"
+    assert "PAT_02" in html(page)
+
+
+def test_a_patient_added_to_the_upload_is_the_one_shown(page: AppTest) -> None:
+    upload(page, patient("PAT_02"))
+    upload(page, patient("PAT_02") + patient("PAT_03"))
+    assert page.session_state["brainseg"].study.case_id == "PAT_03"
+    assert page.selectbox(key="case").value == 1
+
+
+def test_a_zip_and_loose_files_are_taken_too(page: AppTest) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data, _ in patient():
+            archive.writestr(name, data)
+    upload(page, [("patient.zip", buffer.getvalue(), "application/zip")], "files")
+    zipped = page.session_state["brainseg"].study
+    upload(page, patient(), "files")
+    assert page.session_state["brainseg"].study.source.sha256 == zipped.source.sha256
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [("notes.txt", b"no image", "text/plain")],
+        [("a_1.tif", b"", "image/tiff")],
+        [("a_1.tif", b"text renamed", "image/tiff")],
+        [("a_1.tif", picture(np.zeros((32, 32, 3), np.uint8))[:-500], "image/tiff")],
+        [("a.zip", b"PK not a zip", "application/zip")],
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_page_stays_usable(
+    page: AppTest, files: list[tuple[str, bytes, str]]
+) -> None:
+    upload(page, files, "files")
+    assert len(page.error) == 1
+    assert page.error[0].value.count(".") >= 1
+    assert not page.exception
+    assert "Traceback" not in texts(page)
+    upload(page, patient(), "files")
+    assert not page.error
+    assert page.session_state["brainseg"].study is not None
+
+
+def test_a_bad_patient_among_good_ones_leaves_the_choice(page: AppTest) -> None:
+    bad = [("BAD_01/BAD_01_1.tif", b"broken", "image/tiff")]
+    upload(page, bad + patient("PAT_01"))
+    assert len(page.error) == 1
+    page.selectbox(key="case").select_index(1).run()
+    assert not page.error
+    assert page.session_state["brainseg"].study.case_id == "PAT_01"
+
+
+def test_taking_the_files_away_closes_the_patient(page: AppTest) -> None:
+    upload(page, patient())
+    upload(page, [])
+    assert page.session_state["brainseg"].study is None
+    assert not page.error
+
+
+def test_no_reference_no_dice(page: AppTest) -> None:
+    upload(page, patient(masks=False))
+    run_models(page)
+    assert rows(page) == 4
+    assert '<th scope="col">Dice</th>' not in html(page)
+    assert "need a reference mask" in texts(page)
+
+
+def test_seen_in_training_is_marked_beside_the_dice(page: AppTest) -> None:
+    upload(page, patient("SEEN_01"))
+    run_models(page)
+    assert html(page).count("(seen in training)") == 4
+    assert "fitted on this patient" in texts(page)
+
+
+def test_millilitres_only_once_all_three_spacings_are_typed(page: AppTest) -> None:
+    upload(page, patient())
+    run_models(page)
+    assert "Volume (ml)" not in html(page)
+    page.number_input[0].set_value(5.0).run()
+    page.number_input[1].set_value(0.9375).run()
+    assert "Volume (ml)" not in html(page)
+    assert "need all three" in texts(page)
+    page.number_input[2].set_value(0.9375).run()
+    assert "Volume (ml)" in html(page)
+    assert "HD95 (mm)" in html(page)
+
+
+def test_case_names_are_shown_as_text_and_not_run(page: AppTest) -> None:
+    upload(page, patient("<img src=x>"))
+    assert "<img" not in html(page)
+    assert "&lt;img" in html(page)
+
+
+def test_a_public_patient_that_cannot_be_fetched_is_one_sentence(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(patient: str) -> None:
+        assert patient == "HELD_01"
+        raise InputError("Kaggle cannot be reached from here: check the network connection.")
+
+    monkeypatch.setattr(streamlit_app, "fetch_patient", offline)
+    next(b for b in page.button if b.label == "Fetch a public TCGA patient").click().run()
+    assert [e.value for e in page.error] == [
+        "Kaggle cannot be reached from here: check the network connection."
+    ]
+
+
+def test_without_weights_the_page_says_so(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamlit_app, "bundled", dict)
+    upload(page, patient())
+    assert "No weights are installed" in page.error[0].value
+
+
+def test_damaged_cards_are_a_sentence(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged() -> None:
+        raise WeightsError(
+            "weights/unet/config.json is not a brainseg weights card; get the weights folder again"
+        )
+
+    monkeypatch.setattr(streamlit_app, "bundled", damaged)
+    at = AppTest.from_file(str(APP), default_timeout=30).run()
+    assert len(at.error) == 1
+    assert "config.json" in at.error[0].value
+    assert not at.exception
+
+
+def test_sessions_share_no_patient(page: AppTest, networks: Networks) -> None:
+    upload(page, patient())
+    run_models(page)
+    other = AppTest.from_file(str(APP), default_timeout=30).run()
+    assert other.session_state["brainseg"].study is None
+    assert not other.session_state["brainseg"].predictions

@@ -1,0 +1,528 @@
+"""A weights folder written, read, damaged in every way, and fetched from a Hub that is not there."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import brainseg
+from brainseg import checkpoint
+from brainseg.checkpoint import (
+    BUNDLED,
+    CONFIG,
+    TENSORS,
+    bundled,
+    initialise_from,
+    load,
+    read_card,
+    resolve,
+    save,
+    write_card,
+)
+from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
+from brainseg.postprocess import find
+from brainseg.preprocess import Preprocess
+from brainseg.types import ModelSpec, WeightsCard, WeightsError
+
+ROOT = Path(__file__).resolve().parent.parent
+every_network = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def card_of(spec: ModelSpec) -> WeightsCard:
+    return WeightsCard(
+        name="tester",
+        spec=spec,
+        preprocess={"size": 64, "low": 0.5, "high": 99.5},
+        threshold=0.35,
+        keep="largest",
+        sha256="",
+        licence="CC-BY-NC-SA-4.0",
+        training_patients=("P_1", "P_2", "Pätient 3"),
+        validation_patients=("P_4",),
+        metrics={"protocol": "by patient", "dice_mean": 0.8125, "patients": {"P_4": {"dice": 0.8125}}},
+        version="9.9",
+    )
+
+
+def trained(spec: ModelSpec, seed: int = 0) -> UNet | UNetPP:
+    """A network whose norms and running statistics are no longer where they started."""
+    torch.manual_seed(seed)
+    network = build(spec)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    network.train()
+    for _ in range(2):
+        network(torch.rand(2, 3, 32, 32))
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound U-Net of width 4."""
+    spec = ModelSpec("unet", 4)
+    save(tmp_path / "tester", trained(spec), card_of(spec))
+    return tmp_path / "tester"
+
+
+def amend(folder: Path, **values: Any) -> None:
+    path = folder / CONFIG
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**raw, **values}), encoding="utf-8")
+
+
+def put_tensors(folder: Path, data: bytes) -> None:
+    """Other tensors under a sha256 that fits them."""
+    (folder / TENSORS).write_bytes(data)
+    amend(folder, sha256=hashlib.sha256(data).hexdigest())
+
+
+def complaint(name: str | Path) -> str:
+    """The message of the WeightsError: one sentence on one line."""
+    with pytest.raises(WeightsError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert ". " not in message.replace(str(name), "")
+    return message
+
+
+# --- there and back ---
+
+
+@every_network
+@pytest.mark.parametrize(("norm", "width"), [("batch", 4), ("group", 16)])
+def test_save_load_save_gives_the_same_bytes_and_logits(
+    tmp_path: Path, architecture: str, norm: str, width: int
+) -> None:
+    spec = ModelSpec(architecture, width, norm, dropout=0.1)  # type: ignore[arg-type]
+    network = trained(spec)
+    one, two = tmp_path / "deep" / "one", tmp_path / "two"
+    card = save(one, network, card_of(spec))
+    first = load(one)
+    assert save(two, first.network, first.card) == card == first.card
+    for file in (CONFIG, TENSORS):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+    x = torch.rand(2, 3, 32, 48)
+    with torch.no_grad():
+        logits = first.network(x)
+        assert torch.equal(logits, load(two).network(x))
+        # The reference: the same network with its convolutions rounded to half precision by hand.
+        state = network.state_dict()
+        network.load_state_dict({k: v.half().float() if v.ndim == 4 else v for k, v in state.items()})
+        assert torch.equal(logits, network(x))
+    assert logits.std() > 0
+
+
+@every_network
+def test_a_loaded_network_is_ready_for_use(tmp_path: Path, architecture: str) -> None:
+    spec = ModelSpec(architecture, 4, dropout=0.2)
+    save(tmp_path, trained(spec), card_of(spec))
+    generator = torch.random.get_rng_state()
+    network = load(str(tmp_path)).network
+    assert torch.equal(torch.random.get_rng_state(), generator)  # loading draws no random numbers
+    assert not any(module.training for module in network.modules())
+    for key, value in network.state_dict().items():
+        assert value.device.type == "cpu"
+        assert value.dtype == (torch.int64 if key.endswith("num_batches_tracked") else torch.float32)
+    assert all(parameter.requires_grad for parameter in network.parameters())  # training may start from here
+
+
+def test_convolutions_are_stored_in_half_precision_and_the_rest_is_not(folder: Path) -> None:
+    state = safetensors.torch.load_file(folder / TENSORS)
+    counts = dict.fromkeys((torch.float16, torch.float32, torch.int64), 0)
+    for key, value in state.items():
+        expected = torch.float16 if value.ndim == 4 else torch.float32
+        if key.endswith("num_batches_tracked"):
+            expected = torch.int64
+        assert value.dtype == expected, key
+        counts[value.dtype] += 1
+    assert counts[torch.float16] == 9 * 2 + 4 + 1  # 9 blocks of two, 4 upsamplings, the head
+    assert (folder / TENSORS).stat().st_size < 2.3 * sum(value.numel() for value in state.values())
+
+
+def test_the_card_survives(folder: Path) -> None:
+    card = read_card(folder)
+    sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    assert card == replace(card_of(ModelSpec("unet", 4)), sha256=sha256)
+    assert card.training_patients == ("P_1", "P_2", "Pätient 3")
+    assert load(folder).preprocess == Preprocess(size=64, low=0.5, high=99.5)
+    raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    assert list(raw) == list(asdict(card))
+    assert "Pätient 3" in (folder / CONFIG).read_text(encoding="utf-8")
+    write_card(folder, replace(card, threshold=0.5))
+    assert load(folder).card == replace(card, threshold=0.5)
+
+
+def test_saving_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    spec = ModelSpec("attention_unet", 4)
+    network = trained(spec).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    save(tmp_path, network, card_of(spec))
+    assert network.training
+    for key, value in network.state_dict().items():
+        assert value.dtype == before[key].dtype
+        assert torch.equal(value, before[key])
+
+
+def test_initialise_from_copies_what_fits() -> None:
+    source, target = trained(ModelSpec("unet", 4), seed=1), trained(ModelSpec("attention_unet", 4), seed=2)
+    gates = {key: value.clone() for key, value in target.state_dict().items() if ".gates." in key}
+    assert initialise_from(target, source) == len(source.state_dict())
+    state = target.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
+    assert all(torch.equal(state[key], value) for key, value in gates.items())
+    wider = trained(ModelSpec("unet", 8))
+    # Only what has no width fits: the head's one bias and the counters of 18 batch norms.
+    assert initialise_from(wider, source) == 1 + 18
+
+
+# --- damage ---
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / TENSORS).read_bytes()
+    (folder / TENSORS).write_bytes(data[: len(data) // 2])
+
+
+def change_a_byte(folder: Path) -> None:
+    data = bytearray((folder / TENSORS).read_bytes())
+    data[-100] ^= 1
+    (folder / TENSORS).write_bytes(data)
+
+
+def empty(folder: Path) -> None:
+    (folder / TENSORS).write_bytes(b"")
+
+
+def remove_tensors(folder: Path) -> None:
+    (folder / TENSORS).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (truncate, "is not the file its card describes"),
+        (change_a_byte, "is not the file its card describes"),
+        (empty, "is not the file its card describes"),
+        (remove_tensors, "is missing"),
+        (lambda folder: put_tensors(folder, b"not safetensors at all"), "not a readable safetensors file"),
+        (lambda folder: put_tensors(folder, b""), "not a readable safetensors file"),
+        (
+            lambda folder: put_tensors(folder, (folder / TENSORS).read_bytes()[:5000]),
+            "not a readable safetensors file",
+        ),
+    ],
+)
+def test_damaged_tensors(folder: Path, damage: Callable[[Path], None], says: str) -> None:
+    damage(folder)
+    message = complaint(folder)
+    assert message.startswith(str(folder / TENSORS))
+    assert says in message
+    assert message.endswith("get the weights folder again")
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        change(raw)
+        (folder / CONFIG).write_text(json.dumps(raw), encoding="utf-8")
+
+    return damage
+
+
+def write(data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / CONFIG).write_bytes(data) and None
+
+
+DAMAGED_CARDS: dict[str, Callable[[Path], None]] = {
+    "empty": write(b""),
+    "cut": write(b'{"name": "unet", "spec": {"archi'),
+    "a list": write(b"[1, 2]"),
+    "null": write(b"null"),
+    "not utf-8": write(b'{"name": "\xff\xfe"}'),
+    "nested without end": write(b"[" * 100_000),
+    "another program's": write(b'{"model_type": "bert", "hidden_size": 768}'),
+    "no threshold": edit(lambda raw: raw.pop("threshold")),
+    "no spec": edit(lambda raw: raw.pop("spec")),
+    "no patients": edit(lambda raw: raw.pop("training_patients")),
+    "patients as text": edit(lambda raw: raw.update(training_patients="P_1, P_2")),
+    "patients null": edit(lambda raw: raw.update(validation_patients=None)),
+    "a key too many": edit(lambda raw: raw.update(colour="blue")),
+    "a spec key too many": edit(lambda raw: raw["spec"].update(depth=4)),
+    "spec a list": edit(lambda raw: raw.update(spec=[1])),
+    "architecture a list": edit(lambda raw: raw["spec"].update(architecture=["unet"])),
+    "preprocess without sense": edit(lambda raw: raw["preprocess"].update(low=99.9)),
+    "preprocess unknown": edit(lambda raw: raw["preprocess"].update(mean=0)),
+    "preprocess a number": edit(lambda raw: raw.update(preprocess=1)),
+    "threshold above 1": edit(lambda raw: raw.update(threshold=50)),
+    "threshold text": edit(lambda raw: raw.update(threshold="0.5")),
+    "keep unknown": edit(lambda raw: raw.update(keep="biggest")),
+    "sha256 null": edit(lambda raw: raw.update(sha256=None)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CARDS.values(), ids=DAMAGED_CARDS)
+def test_damaged_card(folder: Path, damage: Callable[[Path], None]) -> None:
+    damage(folder)
+    assert (
+        complaint(folder) == f"{folder / CONFIG} is not a brainseg weights card; get the weights folder again"
+    )
+
+
+def test_config_is_a_folder(folder: Path) -> None:
+    (folder / CONFIG).unlink()
+    (folder / CONFIG).mkdir()
+    assert "is not a brainseg weights card" in complaint(folder)
+
+
+def test_missing_card(folder: Path) -> None:
+    (folder / CONFIG).unlink()
+    assert complaint(folder) == f"{folder / CONFIG} is missing; this is not a weights folder"
+
+
+def test_unknown_architecture_is_named_with_the_known(folder: Path) -> None:
+    edit(lambda raw: raw["spec"].update(architecture="transformer"))(folder)
+    message = complaint(folder)
+    assert str(folder / CONFIG) in message
+    assert "'transformer'" in message
+    assert all(name in message for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"norm": "layer"},
+        {"norm": "group", "width": 8},
+        {"width": "4"},
+        {"width": 4.5},
+        {"width": -4},
+        {"width": None},
+        {"dropout": 1.5},
+    ],
+)
+def test_a_spec_no_network_can_have(folder: Path, spec: dict[str, Any]) -> None:
+    edit(lambda raw: raw["spec"].update(spec))(folder)
+    assert complaint(folder).startswith(f"{folder / CONFIG} describes a network that cannot be built; ")
+
+
+@pytest.mark.parametrize(
+    ("spec", "title"),
+    [
+        (ModelSpec("attention_unet", 4), "Attention U-Net"),  # tensors missing
+        (ModelSpec("unetpp", 4), "U-Net++"),
+        (ModelSpec("unet", 8), "U-Net of width 8"),  # the same names, other shapes
+        (ModelSpec("unet", 2), "U-Net of width 2"),
+        (ModelSpec("unet", 16, "group"), "U-Net of width 16"),
+        # Far more than any memory: refused by shape before anything is allocated.
+        (ModelSpec("unet", 1 << 20), f"U-Net of width {1 << 20}"),
+    ],
+)
+def test_sound_tensors_of_another_network(folder: Path, spec: ModelSpec, title: str) -> None:
+    amend(folder, spec=asdict(spec))
+    message = complaint(folder)
+    assert message.startswith(f"{folder / TENSORS} does not fit {title}")
+    assert message.endswith("these are weights of another network")
+
+
+def test_one_tensor_too_many(folder: Path) -> None:
+    state = safetensors.torch.load_file(folder / TENSORS)
+    put_tensors(folder, safetensors.torch.save({**state, "extra": torch.zeros(1)}))
+    assert "1 tensors differ, first extra" in complaint(folder)
+
+
+# --- nothing is ever unpickled ---
+
+
+class Payload:
+    """Writes a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_refused_unopened(folder: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    data = pickle.dumps(Payload(trap))
+    pickle.loads(data)
+    assert trap.exists()  # the payload works
+    trap.unlink()
+    put_tensors(folder, data)
+    for other in ("model.pt", "pytorch_model.bin"):
+        (folder / other).write_bytes(data)
+    assert "not a readable safetensors file" in complaint(folder)
+    put_tensors(folder, torch_file(Payload(trap)))
+    assert "not a readable safetensors file" in complaint(folder)
+    assert not trap.exists()
+
+
+def torch_file(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def test_the_code_that_reads_weights_knows_no_pickle() -> None:
+    tree = ast.parse(Path(checkpoint.__file__).read_text(encoding="utf-8"))
+    imported = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        )
+    }
+    assert not imported & {"pickle", "dill", "joblib", "shelve"}
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert "torch.load" not in calls
+    assert "safetensors.torch.load" in calls
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", ["vnet", "no such folder", "/no/such/folder", "./no/such", "a/b/c", "U-Net"])
+def test_unknown_name_lists_what_there_is(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)  # must not be asked
+    message = complaint(name)
+    assert message.startswith(
+        f"no weights {name!r}: give one of unet, attention_unet, unetpp, attention_unetpp"
+    )
+    assert "a weights folder, or a Hub id owner/name" in message
+
+
+def test_a_file_is_not_a_weights_folder(folder: Path) -> None:
+    assert complaint(folder / TENSORS).startswith(f"no weights {str(folder / TENSORS)!r}")
+
+
+def test_bundled_names_come_first_and_from_the_repository(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path / "weights")
+    assert bundled() == {}
+    message = complaint("unet")
+    assert message == (
+        f"bundled weights 'unet' are not installed at {tmp_path / 'weights' / 'unet'}; "
+        "run from a clone of the repository"
+    )
+    for name in ("unetpp", "unet"):  # not in the order of ARCHITECTURES
+        spec = ModelSpec(name, 2)
+        save(tmp_path / "weights" / name, trained(spec), replace(card_of(spec), name=name))
+    (tmp_path / "weights" / "attention_unet").mkdir()
+    (tmp_path / "weights" / "other").mkdir()
+    cards = bundled()
+    assert list(cards) == ["unet", "unetpp"]
+    assert [card.name for card in cards.values()] == ["unet", "unetpp"]
+    assert resolve("unet") == tmp_path / "weights" / "unet"
+    assert brainseg.load("unetpp").card == cards["unetpp"]
+    assert "is missing; this is not a weights folder" in complaint("attention_unet")
+    (tmp_path / "weights" / "unet" / CONFIG).write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match="not a brainseg weights card"):
+        bundled()
+
+
+# --- the Hub ---
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "revision"),
+    [("someone/brainseg-unet", "someone/brainseg-unet", None), ("a/b@0123abc", "a/b", "0123abc")],
+)
+def test_a_hub_id_is_downloaded_and_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str, revision: str | None
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def download(repo_id: str, **options: Any) -> str:
+        asked.append((repo_id, options))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load(name).card == read_card(folder)
+    [(repo_id, options)] = asked
+    assert (repo_id, options["revision"]) == (repo, revision)
+    # Nothing else is fetched, a pickle beside the tensors least of all.
+    assert set(options["allow_patterns"]) == {CONFIG, TENSORS, "README.md"}
+
+
+def test_what_the_hub_gives_is_checked_like_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_a_byte(folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    assert "is not the file its card describes" in complaint("someone/unet")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), OSError("disk"), ValueError("id"), RuntimeError()]
+)
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    assert complaint("someone/unet") == (
+        "weights 'someone/unet' are neither a folder nor within reach on the Hub; "
+        "check the name and the network connection"
+    )
+
+
+@pytest.mark.parametrize("name", ["someone/unet", "someone/unet@main", "some one/ü@@"])
+def test_offline_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """huggingface_hub itself, in its offline mode with an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    started = time.perf_counter()
+    message = complaint(name)
+    assert "neither a folder nor within reach on the Hub" in message
+    assert time.perf_counter() - started < 5
+
+
+# --- the weights that come with the repository ---
+
+INSTALLED = [name for name in ARCHITECTURES if (BUNDLED / name).is_dir()]
+
+
+def test_all_four_are_bundled() -> None:
+    assert tuple(INSTALLED) == tuple(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_bundled_weights_find_the_lesion_of_the_sample(name: str) -> None:
+    model = load(name)
+    card = model.card
+    assert card.name == name
+    assert card.spec.architecture == name
+    assert (BUNDLED / name / TENSORS).stat().st_size <= 20 * 1000**2
+    assert (BUNDLED / name / "README.md").is_file()
+    assert card.licence
+    assert card.training_patients
+    assert not set(card.training_patients) & set(card.validation_patients)
+    assert all(value.isfinite().all() for value in floats(model.network))
+    study = brainseg.read_study(ROOT / "samples" / "synthetic_glioma")
+    assert study.reference is not None
+    prediction = brainseg.Predictor(model, "cpu").predict(study, attention=False)
+    mask = find(prediction).mask
+    overlap = 2 * int((mask & study.reference).sum()) / int(mask.sum() + study.reference.sum())
+    assert overlap > 0.5
+
+
+def floats(network: UNet | UNetPP) -> list[Tensor]:
+    return [value for value in network.state_dict().values() if value.is_floating_point()]

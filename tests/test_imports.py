@@ -1,0 +1,158 @@
+"""Who may import whom, read from the source and proved in fresh interpreters."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module imports its own package and lower layers, never its own layer or a higher one. A new module
+# of brainseg goes in here.
+LAYERS = {
+    "types": 0,
+    "io": 1,
+    "preprocess": 1,
+    "metrics": 1,
+    "overlay": 1,
+    "postprocess": 1,
+    "phantom": 1,
+    "export": 2,
+    "models": 2,
+    "checkpoint": 3,
+    "inference": 4,
+    "training": 5,
+    "ui": 5,
+    "cli": 6,
+    "__main__": 7,
+    "app": 7,
+}
+# Heavy or replaceable libraries, and the parts that may know them.
+KEEPERS = {
+    "torch": {"models", "checkpoint", "inference", "training"},
+    "safetensors": {"checkpoint", "training"},
+    "huggingface_hub": {"checkpoint", "cli"},
+    "albumentations": {"training"},
+    "accelerate": {"training"},
+    "streamlit": {"ui", "app"},
+    "gradio": {"ui", "app"},
+    "plotly": {"ui"},
+    "kagglehub": {"training", "cli"},
+    "pickle": set[str](),
+}
+SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
+
+
+def part(path: Path) -> str:
+    """``brainseg/io/text.py`` -> ``io``; ``brainseg/types.py`` -> ``types``; ``app.py`` -> ``app``."""
+    return path.relative_to(ROOT / "brainseg").parts[0].removesuffix(".py") if path.stem != "app" else "app"
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all that a file imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inner(path: Path) -> set[str]:
+    """Parts of brainseg a file imports."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("brainseg.")}
+    return names - {"__version__"}
+
+
+def test_every_module_has_a_layer() -> None:
+    unplaced = {part(path) for path in SOURCES} - LAYERS.keys() - {"__init__"}
+    assert not unplaced, f"place {unplaced} in LAYERS"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = part(path)
+    if own == "__init__":  # the front door: types at once, three names on first use
+        assert inner(path) == {"types", "checkpoint", "inference", "io"}
+        return
+    wrong = {name for name in inner(path) - {own} if LAYERS[name] >= LAYERS[own]}
+    assert not wrong, f"{own} must not import {wrong}"
+
+
+def test_the_app_never_imports_training() -> None:
+    faces = [path for path in SOURCES if part(path) in ("ui", "app")]
+    assert len(faces) > 3
+    assert not [path for path in faces if "training" in inner(path)]
+
+
+@pytest.mark.parametrize("library", KEEPERS)
+def test_libraries_stay_behind_their_keepers(library: str) -> None:
+    users = {part(path) for path in SOURCES if library in {name.split(".")[0] for name in imports(path)}}
+    assert users <= KEEPERS[library]
+
+
+def test_albumentations_stands_behind_one_module() -> None:
+    users = [
+        path.name for path in SOURCES if any(name.startswith("albumentations") for name in imports(path))
+    ]
+    assert users == ["data.py"]
+
+
+def loaded(*modules: str) -> list[set[str]]:
+    """Import modules one after another in a fresh interpreter: what is loaded after each."""
+    code = (
+        "import importlib, json, sys\n"
+        f"for name in {list(modules)!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    print(json.dumps(sorted(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return [set(json.loads(line)) for line in run.stdout.splitlines()]
+
+
+TORCH_FREE = ("io", "metrics", "preprocess", "overlay", "postprocess", "export", "phantom")
+
+
+def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:
+    names = ["brainseg", *(f"brainseg.{name}" for name in TORCH_FREE)]
+    steps = loaded(*names)
+    assert not steps[0] & {"torch", "scipy", "cv2", "skimage"}
+    forbidden = {
+        "torch",
+        "safetensors",
+        "huggingface_hub",
+        "streamlit",
+        "gradio",
+        "albumentations",
+        "nilearn",
+    }
+    for name, modules in zip(names, steps, strict=True):
+        assert name in modules
+        assert not modules & forbidden, name
+
+
+def test_inference_loads_nothing_of_training_and_no_face() -> None:
+    [modules] = loaded("brainseg.inference")
+    assert "torch" in modules
+    forbidden = {"albumentations", "streamlit", "gradio", "accelerate", "kagglehub", "tensorboard", "monai"}
+    assert not modules & forbidden
+    assert not [name for name in modules if name.startswith(("brainseg.training", "brainseg.ui"))]
+
+
+def test_names_of_the_package_arrive_on_first_use() -> None:
+    code = (
+        "import sys, brainseg\n"
+        "brainseg.read_study; assert 'torch' not in sys.modules\n"
+        "brainseg.load; assert 'torch' in sys.modules\n"
+        "from brainseg import Predictor, Study, Prediction\n"
+        "assert all(hasattr(brainseg, name) for name in brainseg.__all__)\n"
+        "try:\n    brainseg.nothing\nexcept AttributeError as error:\n    print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert run.stdout.strip() == "module 'brainseg' has no attribute 'nothing'"

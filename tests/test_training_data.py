@@ -1,0 +1,383 @@
+"""Patients, folds, draws and augmentation."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainseg.preprocess import Preprocess
+from brainseg.training.config import Augment, Data, RecipeError
+from brainseg.training.data import (
+    Draw,
+    SliceData,
+    augmented,
+    batches,
+    draws,
+    institution,
+    make_folds,
+    make_pipeline,
+    patient_folders,
+    read_fold,
+    read_patients,
+    without_mask,
+)
+from brainseg.types import InputError, Source, Study
+
+FOLDS = Path(__file__).resolve().parent.parent / "recipes" / "lgg_folds.json"
+NONE = Augment(**dict.fromkeys(Augment.__dataclass_fields__, 0.0))
+GEOMETRIC = replace(NONE, rotate=20.0, scale=0.2, shift=0.05, flip=0.5)
+SIZE = 64
+
+
+def square(size: int = 256) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """A slice with one bright square off the centre, and the mask of that square."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[size // 3 : size // 2, size // 4 : size // 2] = 1
+    image = 0.1 + 0.8 * mask[..., None] * np.ones(3)
+    return image.astype(np.float32), mask
+
+
+def study(case_id: str = "SYN_AA_0001_20000101", slices: int = 4, size: int = SIZE) -> Study:
+    """Slices of noise, each a different one; every other has a tumour."""
+    rng = np.random.default_rng(slices)
+    reference = np.zeros((slices, size, size), bool)
+    reference[::2, 10:20, 10:30] = True
+    return Study(
+        slices=rng.integers(0, 255, (slices, size, size, 3)).astype(np.uint8),
+        case_id=case_id,
+        source=Source("lgg-tiff", (), ""),
+        slice_numbers=tuple(range(1, slices + 1)),
+        reference=reference,
+    )
+
+
+def write_patient(folder: Path, numbers: Sequence[int], masks: Sequence[int] | None = None) -> None:
+    """Slices whose grey level is ten times their number, in the layout of the LGG data."""
+    folder.mkdir(parents=True)
+    for number in numbers:
+        pixels = np.full((16, 16, 3), 10 * number, np.uint8)
+        pixels[0], pixels[1] = 0, 5
+        name = f"{folder.name}_{number}"
+        tifffile.imwrite(folder / f"{name}.tif", pixels, photometric="rgb")
+        if masks is None or number in masks:
+            mask = np.zeros((16, 16), np.uint8)
+            mask[4:8, 4:8] = 255
+            tifffile.imwrite(folder / f"{name}_mask.tif", mask)
+
+
+# --- patients ---------------------------------------------------------------------------------------------
+
+
+def test_slices_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_patient(tmp_path / "SYN_AA_0001", range(1, 13))
+    (one,) = read_patients(tmp_path, ["SYN_AA_0001"])
+    assert one.slice_numbers == tuple(range(1, 13))
+    assert [int(image.max()) for image in one.slices] == [10 * n for n in range(1, 13)]
+    assert without_mask(one) == 0
+
+
+def test_patient_folders_in_natural_order_without_the_empty_and_the_hidden(tmp_path: Path) -> None:
+    for name in ("P_A_10", "P_A_2", "P_A_3", ".cache"):
+        (tmp_path / "kaggle_3m" / name).mkdir(parents=True)
+        (tmp_path / "kaggle_3m" / name / "x.tif").touch()
+    (tmp_path / "kaggle_3m" / "P_A_1").mkdir()
+    (tmp_path / "kaggle_3m" / "data.csv").touch()
+    assert list(patient_folders(tmp_path)) == ["P_A_2", "P_A_3", "P_A_10"]
+    assert list(patient_folders(tmp_path / "kaggle_3m")) == ["P_A_2", "P_A_3", "P_A_10"]
+    assert list(patient_folders(tmp_path, empty=True)) == ["P_A_1", "P_A_2", "P_A_3", "P_A_10"]
+
+
+def test_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        patient_folders(tmp_path / "none")
+    with pytest.raises(InputError, match="no patient folders"):
+        patient_folders(tmp_path)
+
+
+def test_training_asks_for_every_mask(tmp_path: Path) -> None:
+    write_patient(tmp_path / "SYN_AA_0001", [1, 2, 3], masks=[1, 3])
+    write_patient(tmp_path / "SYN_AA_0002", [1, 2], masks=[])
+    with pytest.raises(InputError, match=r"SYN_AA_0001 has no mask for 1 slice;"):
+        read_patients(tmp_path, ["SYN_AA_0001"])
+    with pytest.raises(InputError, match=r"SYN_AA_0002 has no mask for 2 slices;"):
+        read_patients(tmp_path, ["SYN_AA_0002"])
+    with pytest.raises(InputError, match=r"lacks 2 patients of the split, first SYN_AA_0008"):
+        read_patients(tmp_path, ["SYN_AA_0001", "SYN_AA_0008", "SYN_AA_0009"])
+
+
+def test_slices_of_another_size_are_refused() -> None:
+    with pytest.raises(InputError, match=r"SYN_AA_0001_20000101 has slices of 64 x 64 pixels; .* 256 x 256"):
+        SliceData([study()], Preprocess(), NONE)
+
+
+# --- folds ------------------------------------------------------------------------------------------------
+
+
+def check_folds(folds: Sequence[Sequence[str]], patients: Sequence[str]) -> None:
+    """Disjoint, complete, of even sizes, and each institution spread evenly."""
+    assert sorted(patient for fold in folds for patient in fold) == sorted(patients)
+    sizes = [len(fold) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for name in {institution(patient) for patient in patients}:
+        counts = [sum(institution(patient) == name for patient in fold) for fold in folds]
+        assert max(counts) - min(counts) <= 1, name
+
+
+def test_the_committed_folds() -> None:
+    folds = json.loads(FOLDS.read_text())["folds"]
+    patients = [patient for fold in folds for patient in fold]
+    assert len(patients) == len(set(patients)) == 95
+    assert Counter(map(institution, patients)) == {"DU": 39, "HT": 29, "CS": 14, "FG": 12, "EZ": 1}
+    check_folds(folds, patients)
+    assert folds == make_folds(patients, count=5, seed=0), "as the file says it was made"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ABCD"), st.integers(0, 99)), unique=True), st.integers(1, 6))
+def test_folds_are_even_whatever_the_patients(names: list[tuple[str, int]], count: int) -> None:
+    patients = [f"SYN_{place}_{number}" for place, number in names]
+    folds = make_folds(patients, count, seed=3)
+    assert len(folds) == count
+    check_folds(folds, patients)
+    assert folds == make_folds(patients[::-1], count, seed=3), "the order given does not matter"
+
+
+def test_another_seed_deals_other_folds() -> None:
+    patients = [f"SYN_AA_{number}" for number in range(40)]
+    assert make_folds(patients, 4, seed=0) != make_folds(patients, 4, seed=1)
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_training_and_validation_are_disjoint(fold: int) -> None:
+    training, validation = read_fold(FOLDS, fold)
+    assert len(set(training) | set(validation)) == len(training) + len(validation) == 95
+    assert len(validation) == 19
+
+
+@pytest.mark.parametrize(
+    ("text", "fold", "says"),
+    [
+        ('{"folds": [["a"], ["b"]]}', 2, "has folds 0 to 1, not 2"),
+        ('{"folds": [["a"], ["b"]]}', -1, "has folds 0 to 1, not -1"),
+        ('{"folds": [["a", "b"], ["c", "a"]]}', 0, "names a twice"),
+        ('{"folds": 3}', 0, "is not a split"),
+        ('{"other": 3}', 0, "is not a split"),
+        ("[1]", 0, "is not a split"),
+        ("{", 0, "is not a split"),
+        (None, 0, "is not a split"),
+    ],
+)
+def test_a_split_that_is_none(tmp_path: Path, text: str | None, fold: int, says: str) -> None:
+    path = tmp_path / "folds.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError, match=says):
+        read_fold(path, fold)
+
+
+# --- draws ------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_a_function_of_seed_and_epoch() -> None:
+    tumour = np.arange(50) % 3 == 0
+    data = Data(samples_per_epoch=40)
+    first = draws(tumour, data, 32, seed=1, epoch=2)
+    assert first == draws(tumour, data, 32, seed=1, epoch=2)
+    np.random.default_rng(0).random(7)
+    assert first != draws(tumour, data, 32, seed=1, epoch=3)
+    assert first != draws(tumour, data, 32, seed=2, epoch=2)
+    assert {draw.crop for draw in first} == {32}
+    assert [draw.index for draw in draws(tumour, data, 64, seed=1, epoch=2)] == [d.index for d in first]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    tumour=st.integers(1, 20),
+    free=st.integers(1, 20),
+    samples=st.integers(1, 60),
+    fraction=st.floats(0, 1),
+    epoch=st.integers(0, 3),
+)
+def test_draws_keep_the_share_of_tumour_and_are_fair(
+    tumour: int, free: int, samples: int, fraction: float, epoch: int
+) -> None:
+    has_tumour = np.arange(tumour + free) < tumour
+    data = Data(samples_per_epoch=samples, tumour_fraction=fraction)
+    drawn = [draw.index for draw in draws(has_tumour, data, 16, seed=0, epoch=epoch)]
+    assert len(drawn) == samples
+    assert int(has_tumour[drawn].sum()) == round(samples * fraction)
+    times = np.bincount(drawn, minlength=tumour + free)
+    for pool in (times[:tumour], times[tumour:]):
+        assert pool.max() - pool.min() <= 1, "nobody twice before everybody once"
+
+
+def test_draws_are_shuffled_and_each_has_a_seed_of_its_own() -> None:
+    has_tumour = np.arange(400) < 200
+    drawn = draws(has_tumour, Data(samples_per_epoch=200, tumour_fraction=0.5), 16, seed=0, epoch=0)
+    first_half = has_tumour[[draw.index for draw in drawn[:100]]].mean()
+    assert 0.3 < first_half < 0.7
+    assert len({draw.seed for draw in drawn}) == 200
+
+
+def test_draws_that_cannot_be_met() -> None:
+    with pytest.raises(RecipeError, match="tumour_fraction cannot be met"):
+        draws(np.zeros(5, bool), Data(samples_per_epoch=4, tumour_fraction=0.5), 16, 0, 0)
+    assert len(draws(np.zeros(5, bool), Data(samples_per_epoch=4, tumour_fraction=0.0), 16, 0, 0)) == 4
+    assert len(draws(np.ones(5, bool), Data(samples_per_epoch=4, tumour_fraction=1.0), 16, 0, 0)) == 4
+
+
+# --- augmentation -----------------------------------------------------------------------------------------
+
+
+def iou(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_image_and_mask_move_together() -> None:
+    image, mask = square()
+    pipeline = make_pipeline(GEOMETRIC, 256)
+    moved = []
+    for seed in range(40):
+        out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
+        assert iou(out[..., 1] > 0.5, out_mask > 0) > 0.95
+        moved.append(iou(mask > 0, out_mask > 0))
+    assert min(moved) < 0.3, "the square did move"
+    assert max(moved) < 0.999
+
+
+@pytest.mark.parametrize(
+    "only", ["rotate", "scale", "shift", "flip"], ids=lambda name: f"{name} alone moves both"
+)
+def test_each_movement_alone(only: str) -> None:
+    image, mask = square()
+    strength = {"rotate": 20.0, "scale": 0.2, "shift": 0.05, "flip": 1.0}[only]
+    pipeline = make_pipeline(replace(NONE, **{only: strength}), 256)
+    for seed in range(3):
+        out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
+        assert iou(out[..., 0] > 0.5, out_mask > 0) > 0.95
+        assert not np.array_equal(out_mask, mask)
+
+
+def test_a_window_shows_image_and_mask_of_one_place() -> None:
+    image, mask = square()
+    pipeline = make_pipeline(GEOMETRIC, 96)
+    shown = 0
+    for seed in range(30):
+        out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
+        assert out.shape == (96, 96, 3)
+        assert out_mask.shape == (96, 96)
+        assert int(((out[..., 1] > 0.5) != (out_mask > 0)).sum()) < 0.02 * out_mask.size
+        shown += bool(out_mask.any())
+    assert shown > 5
+
+
+def test_everything_on_keeps_mask_binary_and_image_in_range() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((64, 64, 3), np.float32)
+    mask = (rng.random((64, 64)) < 0.3).astype(np.uint8)
+    pipeline = make_pipeline(replace(Augment(), blur=1.0, noise=1.0, contrast=1.0, gamma=0.9), 48)
+    for seed in range(40):
+        out, out_mask = augmented(pipeline, image, mask, 0.5, seed)
+        assert out.dtype == np.float32
+        assert out.min() >= 0
+        assert out.max() <= 1
+        assert set(np.unique(out_mask)) <= {0, 1}
+
+
+def test_intensity_leaves_the_mask_alone() -> None:
+    image, mask = square(64)
+    pipeline = make_pipeline(replace(Augment(), rotate=0.0, scale=0.0, shift=0.0, flip=0.0), 64)
+    outs = [augmented(pipeline, image, mask, 0.0, seed) for seed in range(10)]
+    assert all(np.array_equal(out_mask, mask) for _, out_mask in outs)
+    assert any(not np.allclose(out, image) for out, _ in outs)
+
+
+def test_equal_seeds_give_equal_pairs_whatever_came_before() -> None:
+    image, mask = square(64)
+    one, other = make_pipeline(Augment(), 48), make_pipeline(Augment(), 48)
+    expected = [augmented(one, image, mask, 0.5, seed) for seed in range(8)]
+    for seed in reversed(range(8)):
+        out, out_mask = augmented(other, image, mask, 0.5, seed)
+        assert np.array_equal(out, expected[seed][0])
+        assert np.array_equal(out_mask, expected[seed][1])
+    assert len({out.tobytes() for out, _ in expected}) == 8
+
+
+def test_a_dropped_channel_becomes_flair() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((32, 32, 3), np.float32)
+    before, mask = image.copy(), np.zeros((32, 32), np.uint8)
+    pipeline = make_pipeline(NONE, 32)
+    dropped: Counter[str] = Counter()
+    for seed in range(60):
+        out, _ = augmented(pipeline, image, mask, 1.0, seed)
+        assert np.array_equal(out[..., 1], image[..., 1])
+        same = [np.array_equal(out[..., channel], image[..., 1]) for channel in (0, 2)]
+        kept = [np.array_equal(out[..., channel], image[..., channel]) for channel in (0, 2)]
+        assert sorted(same) == sorted(kept) == [False, True]
+        dropped["pre" if same[0] else "post"] += 1
+    assert min(dropped.values()) > 15
+    assert np.array_equal(image, before), "the stored slice is not touched"
+    out, _ = augmented(pipeline, image, mask, 0.0, 1)
+    assert np.array_equal(out, image)
+
+
+def test_without_strength_nothing_changes() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((256, 256, 3), np.float32)
+    mask = (rng.random((256, 256)) < 0.5).astype(np.uint8)
+    pipeline = make_pipeline(NONE, 256)
+    for seed in range(5):
+        out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
+        assert np.array_equal(out, image)
+        assert np.array_equal(out_mask, mask)
+
+
+# --- slices and batches -----------------------------------------------------------------------------------
+
+
+def test_items_are_the_preprocessed_slices() -> None:
+    one = study(slices=5)
+    preprocess = Preprocess(size=SIZE)
+    data = SliceData([one, study("SYN_BB_0002", slices=2)], preprocess, NONE)
+    assert data.has_tumour.tolist() == [True, False, True, False, True, True, False]
+    data.order = [Draw(index, SIZE, 0) for index in (3, 2)]
+    assert len(data) == 2
+    expected, _ = preprocess.apply(one)
+    assert one.reference is not None
+    for position, index in enumerate((3, 2)):
+        image, mask = data[position]
+        assert image.shape == (3, SIZE, SIZE)
+        assert mask.shape == (1, SIZE, SIZE)
+        assert image.dtype == mask.dtype == torch.float32
+        torch.testing.assert_close(image, torch.from_numpy(expected[index]), atol=5e-4, rtol=0)
+        assert np.array_equal(mask[0].numpy(), one.reference[index])
+
+
+# Python 3.12 warns where a process with threads forks, as torch's loader does on Linux.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_batches_do_not_depend_on_workers_or_touch_the_random_state() -> None:
+    data = SliceData([study()], Preprocess(size=SIZE), Augment())
+    data.order = draws(data.has_tumour, Data(samples_per_epoch=11), 48, seed=0, epoch=1)
+    state = torch.get_rng_state()
+    alone: list[Any] = list(batches(data, 2, workers=0))
+    helped: list[Any] = list(batches(data, 2, workers=2))
+    assert torch.equal(torch.get_rng_state(), state), "dropout draws from it"
+    assert len(alone) == len(helped) == 5, "an incomplete last batch is left out"
+    for one, other in zip(alone, helped, strict=True):
+        assert one[0].shape == (2, 3, 48, 48)
+        assert one[1].shape == (2, 1, 48, 48)
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
