@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
@@ -167,7 +168,14 @@ def read_card(folder: Path) -> WeightsCard:
 def write_card(folder: Path, card: WeightsCard) -> None:
     """Write config.json of a weights folder."""
     ordered = {field.name: asdict(card)[field.name] for field in fields(card)}
-    (folder / CONFIG).write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(folder / CONFIG, (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write all of a file or none: a kill in between leaves the one before."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
 
 
 def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard:
@@ -182,7 +190,7 @@ def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard
         for key, value in network.state_dict().items()
     }
     data = safetensors.torch.save(state, metadata={"format": "pt"})
-    (folder / TENSORS).write_bytes(data)
+    _write(folder / TENSORS, data)
     card = replace(card, sha256=hashlib.sha256(data).hexdigest())
     write_card(folder, card)
     return card

@@ -429,11 +429,13 @@ def models(as_json: JsonOption = False) -> None:
 
 
 @data_app.command()
-def fetch() -> None:
+def fetch(
+    out: Annotated[Path | None, typer.Option(help="Folder for it; the download cache unless given.")] = None,
+) -> None:
     """Fetch the public LGG data set from Kaggle."""
     from brainseg.training.audit import fetch as run
 
-    typer.echo(run())
+    typer.echo(run(out))
 
 
 @data_app.command()
@@ -443,10 +445,27 @@ def check(
     """Check a data set: missing masks, sizes, types, gaps, duplicates, missing sequences."""
     from brainseg.training.audit import check_dataset
 
-    report = check_dataset(dataset)
+    with _quiet_decoders():
+        report = check_dataset(dataset)
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
         return
+    console = _console()
+    if report.problems:
+        table = Table()
+        for column in ("patient", "severity", "problem"):
+            table.add_column(column)
+        for problem in report.problems:
+            table.add_row(problem.patient, problem.severity, problem.text)
+        console.print(table)
+    console.print(
+        f"{len(report.patients)} patients, {report.slices} slices, {report.slices_with_tumour} with tumour, "
+        f"{report.foreground_fraction:.2%} of the pixels; "
+        f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings",
+        highlight=False,
+    )
+    if report.errors:
+        raise BrainsegError(f"{dataset} has {len(report.errors)} errors, listed above; mend them first")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from brainseg.types import FloatArray, Geometry, Study
+from brainseg.types import BoolArray, FloatArray, Geometry, Study
 
 MULTIPLE = 16
 """Four halvings: the networks take sizes divisible by this."""
@@ -68,6 +68,15 @@ class Preprocess:
         for index, image in enumerate(images):
             batch[index, :, :rows, :columns] = _resize(image, geometry.scaled).transpose(2, 0, 1)
         return batch, geometry
+
+    def apply_mask(self, mask: BoolArray) -> BoolArray:
+        """A mask (S, H, W) on the network's grid (S, h, w), as `apply` maps the slices."""
+        geometry = self.geometry(*mask.shape[1:])
+        out = np.zeros((len(mask), *geometry.padded), np.bool_)
+        rows, columns = geometry.scaled
+        for index, plane in enumerate(mask):
+            out[index, :rows, :columns] = _resize(plane.astype(np.float32), geometry.scaled) >= 0.5
+        return out
 
 
 def invert(values: FloatArray, geometry: Geometry) -> FloatArray:

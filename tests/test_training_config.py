@@ -17,11 +17,11 @@ name = "small"
 architecture = "unetpp"
 width = 16
 [[stages]]
-crop = 32
+size = 32
 epochs = 2
 batch = 4
 [[stages]]
-crop = 64
+size = 64
 epochs = 3
 batch = 2
 """
@@ -48,7 +48,6 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     assert (path.parent / recipe.data.split).is_file()
-    assert recipe.preprocess == Preprocess(), "the slices of the data set are used as they are"
 
 
 def test_defaults_fill_what_a_recipe_leaves_out(small: Path) -> None:
@@ -63,7 +62,7 @@ def test_defaults_fill_what_a_recipe_leaves_out(small: Path) -> None:
 def test_stages_follow_one_another(small: Path) -> None:
     recipe = read_recipe(small, ["data.samples_per_epoch=25", "accumulate=3"])
     assert recipe.epochs == 5
-    assert [recipe.stage_of(epoch).crop for epoch in range(5)] == [32, 32, 64, 64, 64]
+    assert [recipe.stage_of(epoch).size for epoch in range(5)] == [32, 32, 64, 64, 64]
     assert [recipe.steps_in(epoch) for epoch in range(5)] == [2, 2, 4, 4, 4]
     with pytest.raises(IndexError):
         recipe.stage_of(5)
@@ -79,7 +78,7 @@ def test_overrides_reach_tables_and_take_the_type_of_the_key(small: Path) -> Non
             "name = renamed",
             "loss.deep_supervision=true",
             "preprocess.size=64",
-            "stages=[{crop=16, epochs=1, batch=2}]",
+            "stages=[{size=16, epochs=1, batch=2}]",
             "seed=1",
             "seed=7",
         ],
@@ -108,7 +107,7 @@ def test_an_override_changes_nothing_else(small: Path) -> None:
         ("optim.shedule=cosine", "optim.shedule", "optim.schedule"),
         ("augment.rotation=3", "augment.rotation", "augment.rotate"),
         ("preprocess.sise=3", "preprocess.sise", "preprocess.size"),
-        ("stages=[{crops=16, epochs=1, batch=2}]", "stages[0].crops", "stages[0].crop"),
+        ("stages=[{sizes=16, epochs=1, batch=2}]", "stages[0].sizes", "stages[0].size"),
         ("lr=1", "lr", "optim.lr"),
         ("data.accumulate=2", "data.accumulate", "accumulate"),
         ("zzz=1", "zzz", ""),
@@ -134,7 +133,7 @@ def test_an_unknown_key_names_the_nearest_known_one(
         ("optim=3", "optim must be a table"),
         ("stages=3", "stages must be an array of tables"),
         ("stages=[3]", "stages[0] must be a table"),
-        ("stages.crop=3", "stages is not a table"),
+        ("stages.size=3", "stages is not a table"),
         ("seed.more=3", "seed must be int"),
         ("optim.lr", "must read key=value"),
         ("=3", "must read key=value"),
@@ -148,10 +147,10 @@ def test_wrong_types(small: Path, override: str, says: str) -> None:
     ("override", "says"),
     [
         ("stages=[]", "at least one stage"),
-        ("stages=[{crop=40, epochs=1, batch=2}]", "divisible by 16"),
-        ("stages=[{crop=0, epochs=1, batch=2}]", "stages[0].crop must be above 0"),
-        ("stages=[{crop=16, epochs=0, batch=2}]", "stages[0].epochs must be above 0"),
-        ("stages=[{crop=16, epochs=1, batch=-2}]", "stages[0].batch must be above 0"),
+        ("stages=[{size=40, epochs=1, batch=2}]", "divisible by 16"),
+        ("stages=[{size=0, epochs=1, batch=2}]", "stages[0].size must be above 0"),
+        ("stages=[{size=16, epochs=0, batch=2}]", "stages[0].epochs must be above 0"),
+        ("stages=[{size=16, epochs=1, batch=-2}]", "stages[0].batch must be above 0"),
         ("data.samples_per_epoch=3", "data.samples_per_epoch must fill"),
         ("accumulate=0", "accumulate"),
         ("accumulate=1000", "data.samples_per_epoch must fill"),
@@ -196,7 +195,7 @@ def test_rules_that_join_two_keys(small: Path) -> None:
     [
         (SMALL.replace('name = "small"', ""), "name is missing"),
         (SMALL.replace('architecture = "unetpp"', ""), "model.architecture is missing"),
-        (SMALL.replace("crop = 64", ""), "stages[1].crop is missing"),
+        (SMALL.replace("size = 64", ""), "stages[1].size is missing"),
         ('name = "x"', "model is missing"),
         ("", "name is missing"),
         ("name = ", "not valid TOML"),

@@ -64,7 +64,7 @@ def tiny(**changes: Any) -> Recipe:
     recipe = Recipe(
         name="tiny",
         model=ModelSpec("attention_unet", width=4, dropout=0.2),
-        stages=(Stage(crop=32, epochs=2, batch=2), Stage(crop=64, epochs=1, batch=2)),
+        stages=(Stage(size=32, epochs=2, batch=2), Stage(size=64, epochs=1, batch=2)),
         preprocess=Preprocess(size=SIZE),
         data=Data(split="folds.json", samples_per_epoch=6),
         optim=Optim(lr=3e-3, warmup_steps=2, ema=0.5),
@@ -155,7 +155,7 @@ def test_a_run_learns_and_leaves_all_it_promises(lgg: Path, tmp_path: Path) -> N
     rows = metrics(out)
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
     assert [int(row["step"]) for row in rows] == list(range(6, 49, 6))
-    assert [int(row["crop"]) for row in rows] == [32] * 2 + [64] * 6
+    assert [int(row["size"]) for row in rows] == [32] * 2 + [64] * 6
     assert float(rows[-1]["loss"]) < 0.6 * float(rows[0]["loss"])
     assert float(rows[-1]["dice_mean"]) > 0.6
     assert float(rows[-1]["lr"]) == 0
@@ -225,7 +225,7 @@ PLATEAU = tiny(
     optim=Optim(lr=3e-3, schedule="plateau", plateau_patience=0, ema=0.5),
     data=Data(split="folds.json", samples_per_epoch=8),
     accumulate=2,
-    stages=(Stage(crop=32, epochs=3, batch=2),),
+    stages=(Stage(size=32, epochs=3, batch=2),),
 )
 
 

@@ -53,7 +53,7 @@ class Augment:
         gamma: largest change of gamma, as a fraction.
         blur: probability of a slight Gaussian blur.
         noise: probability of slight Gaussian noise.
-        drop_channel: probability that pre or post is replaced by FLAIR, as where a sequence is missing.
+        drop_channel: probability that pre, post or both become FLAIR, as where sequences are missing.
     """
 
     rotate: float = 20.0
@@ -71,12 +71,14 @@ class Augment:
 class LossChoice:
     """Which loss; alpha weighs false positives, beta false negatives, in Tversky and Combined.
 
-    `deep_supervision` averages the loss over the columns of the nested networks.
+    `smooth`, in pixels, is added to overlap and size in the three region losses. `deep_supervision` averages
+    the loss over the columns of the nested networks.
     """
 
     name: LossName = "combined"
     alpha: float = 0.5
     beta: float = 0.5
+    smooth: float = 1.0
     deep_supervision: bool = False
 
 
@@ -105,9 +107,9 @@ class Optim:
 
 @dataclass(frozen=True)
 class Stage:
-    """Some epochs on random square windows of `crop` pixels, at native resolution."""
+    """Some epochs on whole slices resized to `size` x `size`; small ones first are cheap."""
 
-    crop: int
+    size: int
     epochs: int
     batch: int
 
@@ -120,7 +122,7 @@ class Recipe:
         name: of the weights folder.
         model: the network.
         stages: run one after the other.
-        preprocess: stored with the weights; slices must have its size already.
+        preprocess: stored with the weights; its `size` is the one of validation and of use.
         data, augment, loss, optim: see there.
         init: weights to start from (tensors of equal name and shape are taken over), or empty.
         seed: of initialisation, sampling, augmentation and dropout.
@@ -275,6 +277,7 @@ def _check(recipe: Recipe, where: str) -> None:
     }
     positive = {
         "model.width": model.width,
+        "loss.smooth": loss.smooth,
         "optim.lr": optim.lr,
         "optim.clip": optim.clip,
         "accumulate": recipe.accumulate,
@@ -283,7 +286,7 @@ def _check(recipe: Recipe, where: str) -> None:
         **{
             f"stages[{n}].{name}": getattr(stage, name)
             for n, stage in enumerate(recipe.stages)
-            for name in ("crop", "epochs", "batch")
+            for name in ("size", "epochs", "batch")
         },
     }
     nested = [name for name in ARCHITECTURES if name.endswith("unetpp")]
@@ -307,8 +310,12 @@ def _check(recipe: Recipe, where: str) -> None:
         ),
         (bool(recipe.stages), "stages must hold at least one stage"),
         (
-            all(stage.crop % MULTIPLE == 0 for stage in recipe.stages),
-            f"the crop of each stage must be divisible by {MULTIPLE}",
+            all(stage.size % MULTIPLE == 0 for stage in recipe.stages),
+            f"the size of each stage must be divisible by {MULTIPLE}",
+        ),
+        (
+            recipe.preprocess.size % MULTIPLE == 0,
+            f"preprocess.size must be divisible by {MULTIPLE}",
         ),
         (
             all(data.samples_per_epoch >= stage.batch * recipe.accumulate for stage in recipe.stages),

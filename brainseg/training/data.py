@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -132,11 +133,11 @@ class Draw:
     """One sample to make: which slice, how large a window, and the seed of its augmentation."""
 
     index: int
-    crop: int
+    size: int
     seed: int
 
 
-def draws(has_tumour: BoolArray, data: Data, crop: int, seed: int, epoch: int) -> list[Draw]:
+def draws(has_tumour: BoolArray, data: Data, size: int, seed: int, epoch: int) -> list[Draw]:
     """The samples of one epoch in order: a function of seed and epoch alone, so a resumed run repeats it."""
     rng = np.random.default_rng((seed, epoch))
     tumour = round(data.samples_per_epoch * data.tumour_fraction)
@@ -148,7 +149,7 @@ def draws(has_tumour: BoolArray, data: Data, crop: int, seed: int, epoch: int) -
     )
     rng.shuffle(chosen)
     seeds = rng.integers(0, 2**31, len(chosen))
-    return [Draw(int(index), crop, int(one)) for index, one in zip(chosen, seeds, strict=True)]
+    return [Draw(int(index), size, int(one)) for index, one in zip(chosen, seeds, strict=True)]
 
 
 def _deal(pool: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -166,7 +167,7 @@ def _deal(pool: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> 
 class SliceData(Dataset[tuple[Tensor, Tensor]]):
     """Augmented training slices, made one `Draw` at a time.
 
-    An item is (image (3, crop, crop) float32, mask (1, crop, crop) float32 of 0 and 1).
+    An item is (image (3, size, size) float32, mask (1, size, size) float32 of 0 and 1).
     """
 
     def __init__(self, studies: Sequence[Study], preprocess: Preprocess, augment: Augment) -> None:
@@ -174,15 +175,15 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         for study in studies:
             assert study.reference is not None
             batch, geometry = preprocess.apply(study)
-            if geometry.original != geometry.padded:
+            if geometry.scaled != (preprocess.size, preprocess.size):
                 height, width = geometry.original
                 raise InputError(
-                    f"patient {study.case_id} has slices of {height} x {width} pixels; training takes "
-                    f"{preprocess.size} x {preprocess.size}, as preprocess.size says"
+                    f"patient {study.case_id} has slices of {height} x {width} pixels; "
+                    "training takes square ones"
                 )
             # float16 halves the memory of the whole set; 11 bits are more than the 8 that were read.
             images.append(batch.transpose(0, 2, 3, 1).astype(np.float16))
-            masks.append(study.reference.astype(np.uint8))
+            masks.append(preprocess.apply_mask(study.reference).astype(np.uint8))
         self.images = np.concatenate(images)
         self.masks = np.concatenate(masks)
         self.has_tumour: BoolArray = np.asarray(self.masks.any(axis=(1, 2)))
@@ -195,10 +196,10 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
         draw = self.order[position]
-        if draw.crop not in self._pipelines:
-            self._pipelines[draw.crop] = make_pipeline(self.augment, draw.crop)
+        if draw.size not in self._pipelines:
+            self._pipelines[draw.size] = make_pipeline(self.augment, draw.size)
         image, mask = augmented(
-            self._pipelines[draw.crop],
+            self._pipelines[draw.size],
             self.images[draw.index].astype(np.float32),
             self.masks[draw.index],
             self.augment.drop_channel,
@@ -208,8 +209,8 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(channels_first), torch.from_numpy(mask[None].astype(np.float32))
 
 
-def make_pipeline(augment: Augment, crop: int) -> Any:
-    """The Albumentations pipeline, (H, W, 3) image and (H, W) mask -> (crop, crop, ...).
+def make_pipeline(augment: Augment, size: int) -> Any:
+    """The Albumentations pipeline, (H, W, 3) image and (H, W) mask -> (size, size, ...).
 
     The only place that knows the library.
     """
@@ -220,6 +221,7 @@ def make_pipeline(augment: Augment, crop: int) -> Any:
     moved = augment.rotate or augment.scale or augment.shift
     return A.Compose(
         [
+            A.Resize(size, size, interpolation=cv2.INTER_AREA),
             A.HorizontalFlip(p=augment.flip),
             A.Affine(
                 rotate=(-augment.rotate, augment.rotate),
@@ -227,8 +229,6 @@ def make_pipeline(augment: Augment, crop: int) -> Any:
                 translate_percent=(-augment.shift, augment.shift),
                 p=1.0 if moved else 0.0,
             ),
-            A.PadIfNeeded(crop, crop),
-            A.RandomCrop(crop, crop),
             A.RandomBrightnessContrast(
                 augment.contrast, augment.contrast, p=0.5 if augment.contrast else 0.0
             ),
@@ -251,12 +251,13 @@ def augmented(
     rng = np.random.default_rng(seed)
     if rng.random() < drop_channel:
         image = image.copy()
-        image[..., 2 * rng.integers(2)] = image[..., 1]
+        for channel in ((0,), (2,), (0, 2))[rng.integers(3)]:
+            image[..., channel] = image[..., 1]
     return np.clip(image, 0.0, 1.0), mask
 
 
 def batches(data: SliceData, size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of `data.order` as it stands: images (size, 3, crop, crop), masks (size, 1, crop, crop)."""
+    """Batches of `data.order` as it stands: images (size, 3, size, size), masks (size, 1, size, size)."""
     # A generator of its own: the loader draws a worker seed at each start, which must not touch the
     # random state that dropout uses.
     loader = torch.utils.data.DataLoader(

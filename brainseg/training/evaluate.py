@@ -20,8 +20,8 @@ from brainseg.types import RESEARCH_USE, InputError, Keep, Metrics, Study, Weigh
 
 ENSEMBLE = "ensemble"
 PROTOCOL = (
-    "Volumetric Dice by patient on the original grid, averaged over patients; both masks empty: not computable "
-    "and left out; missed lesion: 0."
+    "Volumetric Dice by patient on the original grid, averaged over patients; both masks empty: not "
+    "computable and left out; missed lesion: 0."
 )
 Report = Callable[[str, int, int], None]
 
@@ -180,13 +180,13 @@ probability of tumour in each pixel. Made by `brainseg train recipes/{card.name}
 
 ## Figures
 
-{figures["protocol"]} {figures["cases"]} patients; {figures["patients_seen_in_training"]} of them were seen in
-training. These validation patients chose the epoch, the threshold ({card.threshold:g}) and the post-processing
-(connected components kept: {card.keep}), so expect slightly less on other patients of the same kind.
+{figures["protocol"]} {figures["cases"]} patients; {figures["patients_seen_in_training"]} of them were seen
+in training. These validation patients chose the epoch, the threshold ({card.threshold:g}) and the
+post-processing (connected components kept: {card.keep}), so expect slightly less on other patients.
 
 | mean Dice | median Dice | standard deviation | lesions missed | not computable | mean HD95 |
 |---|---|---|---|---|---|
-| {number["dice_mean"]} | {number["dice_median"]} | {number["dice_std"]} | {figures["missed"]} | {figures["not_computable"]} | {hd95} |
+| {" | ".join([*number.values(), str(figures["missed"]), str(figures["not_computable"]), hd95])} |
 
 The same figures again: `brainseg evaluate DATASET --model {card.name} --unseen`.
 
@@ -204,7 +204,7 @@ validation patients are listed in config.json.
 ## Intended use and limits
 
 Research on lower-grade glioma. The data are preoperative grade II and III gliomas from five institutions;
-other tumours, operated brains, other scanners and slices other than axial were not seen. The network sees one
-slice at a time. Where a sequence is missing, FLAIR in its place was part of the training; figures for that case
-alone were not measured.
+other tumours, operated brains, other scanners and slices other than axial were not seen. The network sees
+one slice at a time. Where a sequence is missing, FLAIR in its place was part of the training; figures for
+that case alone were not measured.
 """

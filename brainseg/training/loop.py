@@ -193,7 +193,7 @@ def train(
     while progress.epoch < recipe.epochs and progress.since_best < recipe.patience:
         started = time.perf_counter()
         stage = recipe.stage_of(progress.epoch)
-        data.order = draws(data.has_tumour, recipe.data, stage.crop, recipe.seed, progress.epoch)
+        data.order = draws(data.has_tumour, recipe.data, stage.size, recipe.seed, progress.epoch)
         data.order = data.order[: recipe.steps_in(progress.epoch) * stage.batch * recipe.accumulate]
         loss = train_epoch(
             recipe, run, accelerator, heads, batches(data, stage.batch, recipe.data.workers), total, report
@@ -202,7 +202,7 @@ def train(
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "crop": stage.crop,
+            "size": stage.size,
             "lr": optimiser.param_groups[0]["lr"],
             "loss": loss,
             "samples_per_second": len(data.order) / (time.perf_counter() - started),
@@ -234,7 +234,7 @@ def train_epoch(
     report: Report | None,
 ) -> float:
     """One pass over `pairs` of images (B, 3, h, w) and masks (B, 1, h, w); returns the mean loss."""
-    loss_of = make_loss(recipe.loss.name, recipe.loss.alpha, recipe.loss.beta)
+    loss_of = make_loss(recipe.loss.name, recipe.loss.alpha, recipe.loss.beta, recipe.loss.smooth)
     progress = run.progress
     heads.train()
     losses = []

@@ -1,8 +1,9 @@
 """BCE, Dice, Tversky and Combined losses on logits: computed for each sample, then averaged.
 
 All take logits (B, 1, H, W) float and a target of the same shape with values 0 or 1, and return a scalar.
-The region losses are ``1 - (overlap + 1) / (size + 1)``: the smoothing of one pixel makes a slice without
-tumour cost 0 when nothing is predicted, and cost more with every false positive.
+The region losses are ``1 - (overlap + smooth) / (size + smooth)``: the smoothing, in pixels, makes a slice
+without tumour cost 0 when nothing is predicted, and cost more with every false positive. With one pixel that
+cost is nearly 1 after a few false positives and flat from there; with more pixels a slope is left to follow.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from torch import Tensor
 LossName = Literal["bce", "dice", "tversky", "combined"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-SMOOTH = 1.0
-
 
 def bce(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over pixels of each sample, then over samples."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1).mean()
 
 
-def tversky(logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5) -> Tensor:
+def tversky(
+    logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
+) -> Tensor:
     """1 - Tversky index (Salehi 2017, arXiv:1706.05721), TP / (TP + alpha FP + beta FN).
 
     Args:
@@ -34,33 +35,36 @@ def tversky(logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.
         target: (B, 1, H, W), 0 or 1.
         alpha: weight of false positives.
         beta: weight of false negatives.
+        smooth: pixels added to overlap and size.
     """
     probability, truth = torch.sigmoid(logits).flatten(1), target.flatten(1)
     tp = (probability * truth).sum(1)
     fp = (probability * (1 - truth)).sum(1)
     fn = ((1 - probability) * truth).sum(1)
-    return (1 - (tp + SMOOTH) / (tp + alpha * fp + beta * fn + SMOOTH)).mean()
+    return (1 - (tp + smooth) / (tp + alpha * fp + beta * fn + smooth)).mean()
 
 
-def dice(logits: Tensor, target: Tensor) -> Tensor:
+def dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - soft Dice (Milletari 2016, arXiv:1606.04797), 2 TP / (2 TP + FP + FN)."""
     probability, truth = torch.sigmoid(logits).flatten(1), target.flatten(1)
     overlap = 2 * (probability * truth).sum(1)
     size = probability.sum(1) + truth.sum(1)
-    return (1 - (overlap + SMOOTH) / (size + SMOOTH)).mean()
+    return (1 - (overlap + smooth) / (size + smooth)).mean()
 
 
-def combined(logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5) -> Tensor:
+def combined(
+    logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
+) -> Tensor:
     """1/2 BCE + 1/2 Tversky."""
-    return 0.5 * bce(logits, target) + 0.5 * tversky(logits, target, alpha, beta)
+    return 0.5 * bce(logits, target) + 0.5 * tversky(logits, target, alpha, beta, smooth)
 
 
-def make_loss(name: LossName, alpha: float, beta: float) -> Loss:
+def make_loss(name: LossName, alpha: float, beta: float, smooth: float) -> Loss:
     """The loss a recipe names; `alpha` and `beta` reach Tversky and Combined alone."""
     losses: dict[LossName, Loss] = {
         "bce": bce,
-        "dice": dice,
-        "tversky": partial(tversky, alpha=alpha, beta=beta),
-        "combined": partial(combined, alpha=alpha, beta=beta),
+        "dice": partial(dice, smooth=smooth),
+        "tversky": partial(tversky, alpha=alpha, beta=beta, smooth=smooth),
+        "combined": partial(combined, alpha=alpha, beta=beta, smooth=smooth),
     }
     return losses[name]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from harness import CASE, NUMBERS, Watch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
@@ -93,7 +93,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_page(chromium: Browser, address: str) -> tuple[Page, Watch]:
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    # Generous, for machines that do other work at the same time.
+    page.set_default_timeout(120_000)
+    expect.set_options(timeout=20_000)
     watch = Watch(page, address)
     page.goto(address)
     page.get_by_role("button", name="Try it with the synthetic sample").wait_for()
