@@ -224,13 +224,13 @@ def test_bce_equals_scikit_learn() -> None:
 # --- by name ---
 
 
-def test_make_loss_hands_alpha_and_beta_to_the_two_that_take_them() -> None:
+def test_make_loss_hands_each_loss_the_settings_it_takes() -> None:
     logits, target = random_batch(8)
     expected = {
         "bce": bce(logits, target),
-        "dice": dice(logits, target),
-        "tversky": tversky(logits, target, 0.2, 0.9),
-        "combined": combined(logits, target, 0.2, 0.9),
+        "dice": dice(logits, target, 7.0),
+        "tversky": tversky(logits, target, 0.2, 0.9, 7.0),
+        "combined": combined(logits, target, 0.2, 0.9, 7.0),
     }
     for name, value in expected.items():
-        assert torch.equal(make_loss(name, 0.2, 0.9)(logits, target), value), name  # type: ignore[arg-type]
+        assert torch.equal(make_loss(name, 0.2, 0.9, 7.0)(logits, target), value), name  # type: ignore[arg-type]

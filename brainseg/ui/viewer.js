@@ -244,6 +244,10 @@ class Viewer {
     grid.addEventListener("pointerup", () => (this.drag = null));
     grid.addEventListener("pointercancel", () => (this.drag = null));
     grid.addEventListener("pointerleave", () => this.point(null));
+    // Keys work where the pointer is, without a click first, unless someone is typing elsewhere.
+    grid.addEventListener("pointerenter", () => {
+      if (document.activeElement === document.body) this.root.focus({ preventScroll: true });
+    });
     grid.addEventListener("dblclick", (e) => {
       if (e.target.closest("canvas")) this.set({ windows: this.defaultWindows() });
     });
