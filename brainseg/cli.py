@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -53,7 +53,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing
 
 
 # typer carries a click of its own or depends on one, by version; this is the base of its usage errors.
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 def main(arguments: list[str] | None = None) -> None:

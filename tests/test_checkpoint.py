@@ -113,6 +113,7 @@ def test_save_load_save_gives_the_same_bytes_and_logits(
     network = trained(spec)
     one, two = tmp_path / "deep" / "one", tmp_path / "two"
     card = save(one, network, card_of(spec))
+    assert {path.name for path in one.iterdir()} == {CONFIG, TENSORS}
     first = load(one)
     assert save(two, first.network, first.card) == card == first.card
     for file in (CONFIG, TENSORS):

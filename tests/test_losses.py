@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -27,6 +28,7 @@ LOSSES: dict[str, Loss] = {
     "tversky 0.3 0.7": partial(tversky, alpha=0.3, beta=0.7),
     "combined": combined,
     "combined 0.3 0.7": partial(combined, alpha=0.3, beta=0.7),
+    "combined smooth 50": partial(combined, smooth=50.0),
 }
 REGION = ("dice", "tversky", "tversky 0.3 0.7")
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -63,6 +65,10 @@ BY_HAND = {
     "tversky 0.2 0.6": (partial(tversky, alpha=0.2, beta=0.6), 1 - 2.9 / 3.66),
     "combined": (combined, (BCE_BY_HAND + 1 - 2.9 / 3.7) / 2),
     "combined 0.2 0.6": (partial(combined, alpha=0.2, beta=0.6), (BCE_BY_HAND + 1 - 2.9 / 3.66) / 2),
+    # The same with 10 pixels of smoothing in place of 1.
+    "dice smooth 10": (partial(dice, smooth=10), 1 - 13.8 / 15.4),
+    "tversky smooth 10": (partial(tversky, smooth=10), 1 - 11.9 / 12.7),
+    "combined smooth 10": (partial(combined, smooth=10), (BCE_BY_HAND + 1 - 11.9 / 12.7) / 2),
 }
 
 
@@ -124,6 +130,21 @@ def test_one_false_positive_on_an_empty_slice_by_hand(loss: Loss) -> None:
     logits[..., 7] = 50.0
     expected = {0: 1 / 2, 1: 1 - 1 / 1.5, 2: 1 - 1 / 1.3}[[LOSSES[name] for name in REGION].index(loss)]
     assert loss(logits, torch.zeros_like(logits)).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", [dice, tversky])
+def test_more_smoothing_leaves_a_slope_after_the_first_false_positives(loss: Callable[..., Tensor]) -> None:
+    """On an empty slice Dice costs 1 - smooth / (count + smooth), Tversky the same of half the count."""
+    costs = []
+    for smooth in (1.0, 100.0):
+        for count in (40, 80):
+            logits = torch.full((1, 1, 1024), -50.0)
+            logits[..., :count] = 50.0
+            costs.append(loss(logits, torch.zeros_like(logits), smooth=smooth).item())
+    weight = 1.0 if loss is dice else 0.5
+    expected = [1 - s / (weight * count + s) for s in (1.0, 100.0) for count in (40, 80)]
+    assert costs == pytest.approx(expected, rel=1e-5)
+    assert costs[3] - costs[2] > 5 * (costs[1] - costs[0])
 
 
 @every_loss
@@ -196,20 +217,21 @@ def test_extreme_logits_stay_finite(loss: Loss, dtype: torch.dtype, sign: float)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dice_equals_monai(seed: int) -> None:
+@pytest.mark.parametrize("smooth", [1.0, 0.1, 64.0])
+def test_dice_equals_monai(seed: int, smooth: float) -> None:
     logits, target = random_batch(seed)
-    theirs = DiceLoss(sigmoid=True, smooth_nr=1, smooth_dr=1)(logits, target).item()
-    assert dice(logits, target).item() == pytest.approx(theirs, rel=1e-12)
+    theirs = DiceLoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth)(logits, target).item()
+    assert dice(logits, target, smooth).item() == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.3, 0.7), (0.9, 0.1)])
-def test_tversky_equals_monai(seed: int, alpha: float, beta: float) -> None:
+@pytest.mark.parametrize(("alpha", "beta", "smooth"), [(0.5, 0.5, 1.0), (0.3, 0.7, 1.0), (0.9, 0.1, 64.0)])
+def test_tversky_equals_monai(seed: int, alpha: float, beta: float, smooth: float) -> None:
     logits, target = random_batch(seed)
     theirs = TverskyLoss(sigmoid=True, alpha=alpha, beta=beta, smooth_nr=1, smooth_dr=1)(
         logits, target
     ).item()
-    assert tversky(logits, target, alpha, beta).item() == pytest.approx(theirs, rel=1e-12)
+    assert tversky(logits, target, alpha, beta, smooth).item() == pytest.approx(theirs, rel=1e-12)
 
 
 def test_bce_equals_scikit_learn() -> None:

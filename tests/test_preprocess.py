@@ -266,6 +266,37 @@ def test_a_strip_that_shrinks_along_one_axis_is_averaged_not_sampled() -> None:
     np.testing.assert_allclose(batch[0, :, 0], 0.25, atol=0.01)
 
 
+# --- masks ---
+
+
+@pytest.mark.parametrize("grid", [(300, 200), (250, 197), (100, 77), (256, 256), (90, 300)])
+def test_a_mask_lies_on_its_image(grid: tuple[int, int]) -> None:
+    """A picture of the mask and the mask itself reach the network's grid as one."""
+    masks = np.stack([disc(*grid, 0.6 * grid[0], 0.3 * grid[1], 0.2 * min(grid)), np.zeros(grid, np.bool_)])
+    picture = np.repeat(masks[..., None].astype(np.uint8) * 200, 3, axis=3)
+    for size in (256, 64):
+        preprocess = Preprocess(size=size, low=0, high=100)
+        batch, geometry = preprocess.apply(study(picture))
+        out = preprocess.apply_mask(masks)
+        assert out.dtype == np.bool_
+        assert out.shape == (2, *geometry.padded)
+        assert np.array_equal(out, batch[:, 1] >= 0.5)
+        assert out[0].any()
+        assert not out[1].any()
+        back = invert(out.astype(np.float32), geometry)[0] >= 0.5
+        overlap = 2 * (back & masks[0]).sum() / (back.sum() + masks[0].sum())
+        assert overlap > 0.9
+        if grid == geometry.padded:
+            assert np.array_equal(out, masks)
+
+
+def test_a_full_mask_does_not_reach_into_the_padding() -> None:
+    out = Preprocess(size=30).apply_mask(np.ones((1, 40, 60), np.bool_))
+    assert out.shape == (1, 32, 32)
+    assert out[0, :20, :30].all()
+    assert out.sum() == 20 * 30
+
+
 # --- parameters ---
 
 

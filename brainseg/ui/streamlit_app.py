@@ -7,6 +7,7 @@ never in a cache that sessions share, never behind an address, never in a log.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,10 +49,15 @@ _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3"/>'
     '<ellipse cx="8" cy="8" rx="5" ry="6" fill="#888"/><circle cx="6" cy="6" r="2" fill="#e69f00"/></svg>'
 )
-_POLL_S = 0.4
+_POLL_S = 0.5
 _PREDICTIONS_KEPT = 16
 
 _log = logging.getLogger(__name__)
+
+# Streamlit collects garbage after every run, a progress bar's included, and the libraries' quarter of a
+# million objects would be walked each time while the networks wait. They live as long as the process.
+gc.collect()
+gc.freeze()
 
 
 @dataclass
