@@ -228,9 +228,8 @@ def test_dice_equals_monai(seed: int, smooth: float) -> None:
 @pytest.mark.parametrize(("alpha", "beta", "smooth"), [(0.5, 0.5, 1.0), (0.3, 0.7, 1.0), (0.9, 0.1, 64.0)])
 def test_tversky_equals_monai(seed: int, alpha: float, beta: float, smooth: float) -> None:
     logits, target = random_batch(seed)
-    theirs = TverskyLoss(sigmoid=True, alpha=alpha, beta=beta, smooth_nr=1, smooth_dr=1)(
-        logits, target
-    ).item()
+    loss = TverskyLoss(sigmoid=True, alpha=alpha, beta=beta, smooth_nr=smooth, smooth_dr=smooth)
+    theirs = loss(logits, target).item()
     assert tversky(logits, target, alpha, beta, smooth).item() == pytest.approx(theirs, rel=1e-12)
 
 
