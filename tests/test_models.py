@@ -142,14 +142,21 @@ REFERENCES = {
 @every_network
 @every_norm
 def test_wiring_equals_the_reference(name: str, norm: str) -> None:
-    network = lively(make(name, norm)).eval()
-    x = images(2, 3, 48, 32)
-    with torch.no_grad():
-        expected = REFERENCES[name](x, network.state_dict())
-        torch.testing.assert_close(network(x), expected[-1], rtol=1e-4, atol=1e-4)
-        assert expected[-1].std() > 0.1  # a comparison of constants would prove nothing
-        if isinstance(network, UNetPP):
-            torch.testing.assert_close(network.deep_logits(x), expected, rtol=1e-4, atol=1e-4)
+    """Logits, and the gradient of every parameter: nothing is cut off on the way back."""
+    network = lively(make(name, norm)).double().eval()
+    x, slope = images(2, 3, 48, 32).double(), images(2, 1, 48, 32, seed=3).double()
+    buffers = dict(network.named_buffers())
+    leaves = {key: value.detach().clone().requires_grad_() for key, value in network.named_parameters()}
+    expected = REFERENCES[name](x, {**buffers, **leaves})
+    logits = network(x)
+    torch.testing.assert_close(logits, expected[-1])
+    assert expected[-1].std() > 0.1  # a comparison of constants would prove nothing
+    if isinstance(network, UNetPP):
+        torch.testing.assert_close(network.deep_logits(x), expected)
+    gradients = torch.autograd.grad((logits * slope).sum(), list(network.parameters()))
+    wanted = torch.autograd.grad((expected[-1] * slope).sum(), list(leaves.values()))
+    for key, gradient, reference in zip(leaves, gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, reference, msg=key)
 
 
 # --- parameters ---
