@@ -91,6 +91,11 @@ def load(name: str | Path) -> LoadedModel:
     return LoadedModel(card, network.eval())
 
 
+def is_local(name: str | Path) -> bool:
+    """Whether `name` is a bundled name or a folder here, not a Hub id."""
+    return str(name) in ARCHITECTURES or Path(name).is_dir()
+
+
 def resolve(name: str | Path) -> Path:
     """The local folder of a bundled name, a folder or a Hub id, downloading the last if needed.
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -23,11 +24,12 @@ from rich.progress import (
 from rich.table import Table
 
 from brainseg import __version__
-from brainseg.types import RESEARCH_USE, BrainsegError, Spacing
+from brainseg.types import RESEARCH_USE, BrainsegError, Spacing, Undefined
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
     from brainseg.postprocess import Finding
+    from brainseg.training.audit import AuditReport
     from brainseg.types import Study
 
 # The heavy parts are imported inside the commands: --help answers at once.
@@ -65,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error))
     except _UsageError as error:
         _fail(getattr(error, "format_message", error.__str__)() + " See: brainseg --help")
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}; check that it is there and may be used"
+        )
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("error: interrupted", err=True)
         sys.exit(130)
@@ -189,6 +195,8 @@ def predict(
     models = _load(model)
     with _quiet_decoders():
         study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm)
+    if spacing_mm is not None:
+        study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
     findings: list[Finding] = []
     with _progress(quiet=as_json) as step:
         for one in models:
@@ -231,9 +239,11 @@ def _write(out: Path, study: Study, findings: list[Finding], figures: dict[str, 
         raise BrainsegError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
 
 
-def _text(value: Any, digits: int = 3) -> str:
+def _text(row: dict[str, Any], key: str, digits: int = 3, missing: str = "not computable") -> str:
+    value = row[key]
     if value is None:
-        return "not computable"
+        reason = row.get("not_computable", {})
+        return str(Undefined(reason[key])) if isinstance(reason, dict) and key in reason else missing
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
@@ -259,14 +269,14 @@ def _show(figures: dict[str, Any]) -> None:
         table.add_row(
             name + (" (trained on this patient)" if row["seen_in_training"] else ""),
             str(row["tumour_voxels"]),
-            *([_text(row["volume_ml"], 1)] if spacing else []),
+            *([_text(row, "volume_ml", 1)] if spacing else []),
             *(
-                "-" if no_reference else _text(row[key])
+                "-" if no_reference else _text(row, key)
                 for key in ("dice", "iou", "sensitivity", "precision")
             ),
             "-"
             if no_reference
-            else _text(row["hd95"], 1) + (f" {row['hd95_unit']}" if row["hd95"] is not None else ""),
+            else _text(row, "hd95", 1) + (f" {row['hd95_unit']}" if row["hd95"] is not None else ""),
             f"{row['seconds']:.1f}",
         )
     console.print(table)
@@ -290,8 +300,8 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="Folder of patient folders, with masks.")],
     model: ModelOption,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of the models.")] = False,
-    unseen: Annotated[
-        bool, typer.Option("--unseen", help="Leave out patients any model was trained on.")
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Only the validation patients that the models' cards list.")
     ] = False,
     write_card: Annotated[
         bool, typer.Option("--write-card", help="State the figures in the cards of the weights folders.")
@@ -301,17 +311,23 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare models with reference masks over a data set, patient by patient."""
-    from brainseg.checkpoint import bundled, resolve
+    from brainseg.checkpoint import bundled, is_local, resolve
     from brainseg.training.evaluate import evaluate as run
     from brainseg.training.evaluate import state_on_card
 
     models = _load(model)
     if ensemble and len(models) < 2:
         raise BrainsegError("--ensemble needs two models or more")
+    names = list(bundled()) if model == ["all"] else model
+    if write_card and (foreign := [name for name in names if not is_local(name)]):
+        raise BrainsegError(
+            f"--write-card cannot write to {foreign[0]}; give a weights folder or a bundled name"
+        )
     with _progress(quiet=as_json) as step:
-        result = run(models, dataset, ensemble=ensemble, unseen=unseen, tta=tta, device=device, report=step)
+        result = run(
+            models, dataset, ensemble=ensemble, validation=validation, tta=tta, device=device, report=step
+        )
     if write_card:
-        names = list(bundled()) if model == ["all"] else model
         for name, one in zip(names, models, strict=True):
             state_on_card(resolve(name), one.card, result)
     if as_json:
@@ -323,9 +339,9 @@ def evaluate(
     for name, row in result["models"].items():
         table.add_row(
             name,
-            *(_text(row[key]) for key in ("dice_mean", "dice_median", "dice_std")),
+            *(_text(row, key) for key in ("dice_mean", "dice_median", "dice_std")),
             *(str(row[key]) for key in ("cases", "missed", "not_computable")),
-            _text(row["hd95_mean"], 1) + (f" {row['hd95_unit']}" if row["hd95_mean"] is not None else ""),
+            _text(row, "hd95_mean", 1) + (f" {row['hd95_unit']}" if row["hd95_mean"] is not None else ""),
         )
     console = _console()
     console.print(table)
@@ -339,7 +355,8 @@ def evaluate(
     )
     if seen:
         console.print(
-            f"{len(seen)} of these patients were seen in training; --unseen leaves them out.", highlight=False
+            f"{len(seen)} of these patients were seen in training; --validation leaves them out.",
+            highlight=False,
         )
     console.print(result["protocol"], style="dim", highlight=False)
     console.print(RESEARCH_USE, style="dim", highlight=False)
@@ -359,13 +376,13 @@ def train(
     ] = None,
 ) -> None:
     """Train a network as a recipe says; killed and resumed, it gives the same weights."""
-    try:
-        from brainseg.training.config import read_recipe
-        from brainseg.training.loop import train as run
-    except ModuleNotFoundError as error:
-        raise BrainsegError(
-            f"training needs {error.name}; install it with: pip install -e '.[train]'"
-        ) from error
+    from importlib.util import find_spec
+
+    for package in ("accelerate", "albumentations", "tensorboard"):
+        if find_spec(package) is None:
+            raise BrainsegError(f"training needs {package}; install it with: pip install -e '.[train]'")
+    from brainseg.training.config import read_recipe
+    from brainseg.training.loop import train as run
 
     settings = read_recipe(recipe, overrides or [])
     folder = out or Path("runs") / settings.name
@@ -416,7 +433,7 @@ def models(as_json: JsonOption = False) -> None:
                 str(row["title"]),
                 f"{row['parameters']:,}",
                 f"{row['threshold']:g}",
-                f"{_text(row['dice_mean'])} / {_text(row['dice_median'])}",
+                " / ".join(_text(row, key, missing="not stated") for key in ("dice_mean", "dice_median")),
                 str(row["licence"]),
             )
         else:
@@ -449,7 +466,13 @@ def check(
         report = check_dataset(dataset)
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-        return
+    else:
+        _show_audit(report)
+    if report.errors:
+        raise BrainsegError(f"{dataset} has {len(report.errors)} errors; mend them before training")
+
+
+def _show_audit(report: AuditReport) -> None:
     console = _console()
     if report.problems:
         table = Table()
@@ -464,8 +487,6 @@ def check(
         f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings",
         highlight=False,
     )
-    if report.errors:
-        raise BrainsegError(f"{dataset} has {len(report.errors)} errors, listed above; mend them first")
 
 
 if __name__ == "__main__":

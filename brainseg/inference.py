@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,16 +41,21 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def precision(device: torch.device) -> Literal["bf16", "float32"]:
+    """What `autocast` computes in on that device."""
+    native = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": torch.cpu._is_avx512_bf16_supported,
+    }.get(device.type)
+    return "bf16" if native is not None and native() else "float32"
+
+
 def autocast(device: torch.device) -> Any:
     """bf16 where the hardware multiplies it natively, full precision elsewhere.
 
     Elsewhere bf16 is emulated, and slower than float32.
     """
-    native = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "cpu": torch.cpu._is_avx512_bf16_supported,
-    }.get(device.type)
-    return torch.autocast(device.type, torch.bfloat16) if native is not None and native() else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if precision(device) == "bf16" else nullcontext()
 
 
 @contextmanager

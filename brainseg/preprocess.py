@@ -20,8 +20,7 @@ class Preprocess:
     """MinMax normalisation on robust percentiles, resizing and padding.
 
     Attributes:
-        size: the longer side of a slice is resized to this many pixels, keeping its proportions; the LGG
-            slices are 256 x 256 already and stay untouched.
+        size: the longer side of a slice is resized to this many pixels, keeping its proportions.
         low: percentile that becomes 0, of one channel over the patient's whole volume.
         high: percentile that becomes 1; values outside 0..1 are clipped.
     """

@@ -231,6 +231,7 @@ class WeightsCard:
         validation_patients: IDs that chose the epoch, threshold and post-processing.
         metrics: figures with their protocol, as `brainseg evaluate` prints them.
         version: of brainseg that wrote the folder.
+        init: weights the training started from, as name@sha256, or empty for a random start.
     """
 
     name: str
@@ -244,3 +245,4 @@ class WeightsCard:
     validation_patients: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     version: str = ""
+    init: str = ""

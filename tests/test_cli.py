@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -40,7 +41,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         with torch.no_grad():
             network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
             network.head.bias.zero_()
-        card = WeightsCard(name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",))
+        card = WeightsCard(
+            name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",), ("CASE_B", "CASE_C")
+        )
         save(root / name, network, card)
     return {name: root / name for name in ARCHITECTURES}
 
@@ -165,28 +168,74 @@ def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
     assert json.loads(out)["models"]["attention_unet"]["dice"] == dice
 
 
-def test_unseen_leaves_training_patients_out_and_the_table_says_so(run: Run, folders, dataset) -> None:
-    _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--unseen", "--json")
+def test_validation_takes_the_patients_of_the_card_and_the_table_tells_training_ones(
+    run: Run, folders, dataset
+) -> None:
+    _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--validation", "--json")
     assert list(json.loads(out)["models"]["unet"]["patients"]) == ["CASE_B", "CASE_C"]
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"])
     assert "1 of these patients were seen in training" in " ".join(out.split())
 
 
+def test_validation_patients_that_are_missing_are_an_error(run: Run, folders, dataset, tmp_path) -> None:
+    shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
+    code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--validation")
+    assert code == 2
+    assert "CASE_C" in err
+
+
+def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(run: Run, folders, dataset, tmp_path) -> None:
+    shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
+    (tmp_path / "part" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
+    code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"])
+    assert code == 2
+    assert "has no mask for 1 slice" in err
+
+
+def test_a_renamed_folder_does_not_hide_a_training_patient(run: Run, folders, dataset, tmp_path) -> None:
+    shutil.copytree(dataset / "CASE_A", tmp_path / "part" / "somebody")
+    _, out, _ = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--json")
+    assert json.loads(out)["models"]["unet"]["patients"]["somebody"]["seen_in_training"] is True
+
+
+def test_what_is_not_computable_says_why(run: Run, folders, dataset) -> None:
+    _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
+    row = json.loads(out)["models"]["unet"]["patients"]["CASE_C"]
+    assert row["sensitivity"] is None
+    assert row["not_computable"]["sensitivity"] == "the reference is empty"
+    _, out, _ = run("predict", dataset / "CASE_C", "--model", folders["unet"])
+    assert "not computable: the reference is empty" in out
+
+
 def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_path) -> None:
     model = load(folders["unet"])
-    save(tmp_path / "unet", model.network, replace(model.card, name="unet"))
-    code, out, _ = run(
-        "evaluate", dataset, "--model", tmp_path / "unet", "--unseen", "--write-card", "--json"
-    )
+    save(tmp_path / "unet", model.network, replace(model.card, init="other@" + "ab" * 32))
+    arguments = ["evaluate", dataset, "--model", tmp_path / "unet", "--write-card", "--json"]
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "--validation" in err
+    code, out, _ = run(*arguments, "--validation")
     assert code == 0
     row = json.loads(out)["models"]["unet"]
     card = load(tmp_path / "unet").card
     assert card.metrics["dice_mean"] == row["dice_mean"]
-    assert card.metrics["patients_seen_in_training"] == 0
     text = (tmp_path / "unet" / "README.md").read_text()
     assert f"| {row['dice_mean']:.3f} | {row['dice_median']:.3f} |" in text
+    assert "starting from the weights other (sha256 abababababab)" in text
     assert text.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
     assert RESEARCH_USE in text
+
+
+def test_data_check_counts_and_fails_on_errors(run: Run, dataset, tmp_path) -> None:
+    code, out, _ = run("data", "check", dataset)
+    assert code == 0
+    assert "3 patients, 9 slices, 6 with tumour" in out
+    shutil.copytree(dataset, tmp_path / "all")
+    (tmp_path / "all" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
+    code, out, err = run("data", "check", tmp_path / "all", "--json")
+    assert code == 2
+    assert any(problem["patient"] == "CASE_B" for problem in json.loads(out)["problems"])
+    assert err.startswith("error: ")
 
 
 def test_models_lists_the_four_networks(run: Run) -> None:

@@ -130,7 +130,7 @@ def without_mask(study: Study) -> int:
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to make: which slice, how large a window, and the seed of its augmentation."""
+    """One sample to make: which slice, at what size, and the seed of its augmentation."""
 
     index: int
     size: int

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from brainseg import __version__
 from brainseg.checkpoint import LoadedModel, write_card
-from brainseg.inference import Predictor
+from brainseg.inference import Predictor, precision
 from brainseg.io import read_study
-from brainseg.metrics import FIGURES, compare, figure_to_json, summarise
+from brainseg.io.text import plural
+from brainseg.metrics import FIGURES, compare, metrics_to_json, summarise
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import segment
-from brainseg.training.data import patient_folders
-from brainseg.types import RESEARCH_USE, InputError, Keep, Metrics, Study, WeightsCard
+from brainseg.training.data import patient_folders, without_mask
+from brainseg.types import RESEARCH_USE, InputError, Keep, Metrics, Study, Undefined, WeightsCard
 
 ENSEMBLE = "ensemble"
 PROTOCOL = (
@@ -31,7 +33,7 @@ def evaluate(
     dataset: Path,
     *,
     ensemble: bool = False,
-    unseen: bool = False,
+    validation: bool = False,
     tta: bool = False,
     device: str = "auto",
     report: Report | None = None,
@@ -43,100 +45,114 @@ def evaluate(
         dataset: folder of patient folders.
         ensemble: also the mean of the models' probabilities, at the mean of their thresholds, keeping the
             largest component when most of the models do.
-        unseen: leave out patients that any of the models was trained on.
+        validation: only the patients that every model's card lists as validation patients.
         tta: average over left-right flips.
         device: see `brainseg.inference.choose_device`.
         report: called with (sentence, patients done, patients in all).
 
     Returns:
         ``{"protocol", "models": {NAME: {"dice_mean", "dice_median", "dice_std", "missed", ...,
-        "patients": {ID: {"dice", "iou", "sensitivity", "precision", "hd95", "seen_in_training"}}}}}``;
-        figures that are not computable are None.
+        "patients": {ID: {"dice", "iou", "sensitivity", "precision", "hd95", ...}}}}}``; figures that are
+        not computable are None, with the reason under ``not_computable``.
 
     Raises:
-        InputError: if there is nothing to evaluate, or a patient cannot be read or has no masks.
+        InputError: if there is nothing to evaluate, or a patient cannot be read or lacks a mask.
     """
     folders = patient_folders(dataset)
-    trained_on = {patient for model in models for patient in model.card.training_patients}
-    if unseen:
-        folders = {patient: folder for patient, folder in folders.items() if patient not in trained_on}
-        if not folders:
-            raise InputError(f"every patient in {dataset} was used to train these models; leave out --unseen")
+    if validation:
+        wanted = set.intersection(*(set(model.card.validation_patients) for model in models))
+        missing = sorted(wanted - folders.keys())
+        if missing or not wanted:
+            raise InputError(
+                f"{dataset} lacks {plural(len(missing), 'validation patient')}, first {missing[0]}; "
+                "fetch the data again"
+                if missing
+                else "these models have no validation patient in common; leave out --validation"
+            )
+        folders = {patient: folder for patient, folder in folders.items() if patient in wanted}
     predictors = [Predictor(model, device) for model in models]
-    names = [model.card.name for model in models] + [ENSEMBLE] * ensemble
-    found: dict[str, dict[str, Metrics]] = {name: {} for name in names}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    metrics: dict[str, dict[str, Metrics]] = {}
     for done, (patient, folder) in enumerate(folders.items()):
         if report:
             report(patient, done, len(folders))
-        for name, metrics in _patient(predictors, _with_reference(folder), ensemble, tta):
-            found[name][patient] = metrics
+        for name, one, seen in _patient(predictors, _with_masks(folder), ensemble, tta):
+            metrics.setdefault(name, {})[patient] = one
+            found.setdefault(name, {})[patient] = metrics_to_json(one) | {"seen_in_training": seen}
     if report:
         report("done", len(folders), len(folders))
+    used = {predictor.model.card.name: _weights(predictor) for predictor in predictors}
     return {
         "research_use": RESEARCH_USE,
+        "brainseg_version": __version__,
         "protocol": PROTOCOL + (" Mean over left-right flips." if tta else ""),
         "models": {
-            name: summarise(patients)
-            | {
-                "patients": {
-                    patient: {figure: figure_to_json(getattr(metrics, figure)) for figure in FIGURES}
-                    | {"seen_in_training": patient in _trained_on(models, name)}
-                    for patient, metrics in patients.items()
-                }
-            }
+            name: used.get(name, {}) | summarise(metrics[name]) | {"patients": patients}
             for name, patients in found.items()
         },
     }
 
 
-def _with_reference(folder: Path) -> Study:
+def _weights(predictor: Predictor) -> dict[str, Any]:
+    card = predictor.model.card
+    return {
+        "weights_sha256": card.sha256,
+        "threshold": card.threshold,
+        "keep": card.keep,
+        "device": predictor.device.type,
+        "precision": precision(predictor.device),
+    }
+
+
+def _with_masks(folder: Path) -> Study:
     study = read_study(folder)
-    if study.reference is None:
+    if without := without_mask(study):
         raise InputError(
-            f"{folder} has no masks; evaluation needs a mask for each slice, named <slice>_mask.tif"
+            f"{folder} has no mask for {plural(without, 'slice')}; evaluation needs one for each, named "
+            "<slice>_mask.tif, empty where there is no tumour"
         )
     return study
 
 
 def _patient(
     predictors: Sequence[Predictor], study: Study, ensemble: bool, tta: bool
-) -> Iterator[tuple[str, Metrics]]:
+) -> Iterator[tuple[str, Metrics, bool]]:
+    """(model, figures, whether it was trained on this patient) for each model, then their ensemble."""
     assert study.reference is not None
     predictions = [predictor.predict(study, tta=tta, attention=False) for predictor in predictors]
     for prediction in predictions:
         mask = segment(prediction.probability, prediction.threshold, prediction.keep)
-        yield prediction.model, compare(mask, study.reference, study.spacing_mm)
+        metrics = compare(mask, study.reference, study.spacing_mm)
+        yield prediction.model, metrics, prediction.seen_in_training
     if ensemble:
         probability = np.asarray(np.mean([p.probability for p in predictions], axis=0), np.float32)
         threshold = float(np.mean([p.threshold for p in predictions]))
         keep: Keep = (
             "largest" if sum(p.keep == "largest" for p in predictions) * 2 > len(predictions) else "all"
         )
-        yield ENSEMBLE, compare(segment(probability, threshold, keep), study.reference, study.spacing_mm)
-
-
-def _trained_on(models: Sequence[LoadedModel], name: str) -> set[str]:
-    return {
-        patient
-        for model in models
-        if name in (model.card.name, ENSEMBLE)
-        for patient in model.card.training_patients
-    }
+        mask = segment(probability, threshold, keep)
+        seen = any(p.seen_in_training for p in predictions)
+        yield ENSEMBLE, compare(mask, study.reference, study.spacing_mm), seen
 
 
 def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> None:
-    """Write the figures of an evaluation into a weights folder: config.json and README.md."""
+    """Write the figures of an evaluation into a weights folder: config.json and README.md.
+
+    Raises:
+        InputError: if the evaluation was not on the validation patients of the card.
+    """
     figures = result["models"][card.name]
-    seen = sum(row["seen_in_training"] for row in figures["patients"].values())
-    stated = {key: value for key, value in figures.items() if key != "patients"}
-    stated |= {
-        "protocol": result["protocol"],
-        "patients_seen_in_training": seen,
-        "patients": figures["patients"],
-    }
-    card = replace(card, metrics=stated)
+    if set(figures["patients"]) != set(card.validation_patients):
+        raise InputError(f"the card of {card.name} states its validation patients alone; add --validation")
+    own = ("weights_sha256", "threshold", "keep")
+    stated = {key: value for key, value in figures.items() if key not in own}
+    card = replace(card, metrics={"protocol": result["protocol"]} | stated)
     write_card(folder, card)
     (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    return str(Undefined(row["not_computable"][key])) if row[key] is None else f"{row[key]:.3f}"
 
 
 def model_card(card: WeightsCard) -> str:
@@ -150,11 +166,13 @@ def model_card(card: WeightsCard) -> str:
         else f"{figures['hd95_mean']:.1f} {figures['hd95_unit']}"
     )
     rows = "\n".join(
-        f"| {patient} | "
-        + " | ".join("not computable" if row[key] is None else f"{row[key]:.3f}" for key in FIGURES)
-        + " |"
+        f"| {patient} | " + " | ".join(_cell(row, key) for key in FIGURES) + " |"
         for patient, row in figures["patients"].items()
     )
+    start = "from a random start"
+    if card.init:
+        name, _, digest = card.init.partition("@")
+        start = f"starting from the weights {name} (sha256 {digest[:12]}) where names and shapes agree"
     return f"""---
 license: {card.licence}
 library_name: brainseg
@@ -175,20 +193,23 @@ model-index:
 {RESEARCH_USE}
 
 {architecture.title} ({architecture.paper}), width {card.spec.width}, norm {card.spec.norm}, dropout
-{card.spec.dropout:g}. Input: axial slices of T1 before contrast, FLAIR and T1 after contrast. Output: the
-probability of tumour in each pixel. Made by `brainseg train recipes/{card.name}.toml`.
+{card.spec.dropout:g}. Input: axial slices of T1 before contrast, FLAIR and T1 after contrast, resized so that
+the longer side has {card.preprocess["size"]} pixels. Output: the probability of tumour in each pixel, on the
+grid of the slices as given. Made by `brainseg train recipes/{card.name}.toml`,
+{start}.
 
 ## Figures
 
-{figures["protocol"]} {figures["cases"]} patients; {figures["patients_seen_in_training"]} of them were seen
-in training. These validation patients chose the epoch, the threshold ({card.threshold:g}) and the
-post-processing (connected components kept: {card.keep}), so expect slightly less on other patients.
+{figures["protocol"]} {figures["cases"]} validation patients, none of them seen in training; computed in
+{figures["precision"]} on the device type {figures["device"]}. The same patients chose the epoch, the
+threshold ({card.threshold:g}) and the post-processing (connected components kept: {card.keep}), so expect
+slightly less on other patients. HD95 is in {figures["hd95_unit"] or "voxels"}.
 
 | mean Dice | median Dice | standard deviation | lesions missed | not computable | mean HD95 |
 |---|---|---|---|---|---|
 | {" | ".join([*number.values(), str(figures["missed"]), str(figures["not_computable"]), hd95])} |
 
-The same figures again: `brainseg evaluate DATASET --model {card.name} --unseen`.
+The same figures again: `brainseg evaluate DATASET --model {card.name} --validation`.
 
 | patient | Dice | IoU | sensitivity | precision | HD95 |
 |---|---|---|---|---|---|

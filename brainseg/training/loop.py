@@ -148,13 +148,13 @@ def train(
         BrainsegError: when the loss or its gradient stops being a finite number.
     """
     training_ids, validation_ids = read_fold(recipe_folder / recipe.data.split, recipe.data.fold)
-    begin(out, recipe, training_ids, validation_ids, resume=resume)
     total = sum(recipe.steps_in(epoch) for epoch in range(recipe.epochs))
     if report:
         report(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
     torch.manual_seed(recipe.seed)
     data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
     validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
+    begin(out, recipe, training_ids, validation_ids, resume=resume)
 
     # Accelerate keeps the precision for the whole process, where an earlier run may have set another.
     AcceleratorState._reset_state()
@@ -163,7 +163,7 @@ def train(
         mixed_precision=recipe.precision,
         step_scheduler_with_optimizer=False,
     )
-    network, seen = make_network(recipe, training_ids, validation_ids)
+    network, seen, origin = make_network(recipe, training_ids, validation_ids)
     averaged = AveragedModel(
         network,
         device=accelerator.device,
@@ -188,6 +188,7 @@ def train(
         training_patients=seen,
         validation_patients=validation_ids,
         version=__version__,
+        init=origin,
     )
 
     while progress.epoch < recipe.epochs and progress.since_best < recipe.patience:
@@ -296,8 +297,6 @@ def begin(
 
 def _changed(frozen: Path, text: str) -> list[str]:
     """Keys whose values differ, less those that leave the weights as they are."""
-    if not frozen.is_file():  # a run of an older version
-        return []
 
     def flat(value: Any, key: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -314,8 +313,8 @@ def _changed(frozen: Path, text: str) -> list[str]:
 
 def make_network(
     recipe: Recipe, training_ids: Sequence[str], validation_ids: Sequence[str]
-) -> tuple[UNet | UNetPP, tuple[str, ...]]:
-    """The network to train, and the patients that it or its initial weights have seen once it is trained.
+) -> tuple[UNet | UNetPP, tuple[str, ...], str]:
+    """The network to train, the patients it or its initial weights will have seen, and those weights' origin.
 
     Raises:
         RecipeError: if the initial weights were trained on validation patients, or hold nothing that fits.
@@ -323,7 +322,7 @@ def make_network(
     """
     network = build(recipe.model)
     if not recipe.init:
-        return network, tuple(training_ids)
+        return network, tuple(training_ids), ""
     # Building a second network must not shift the random numbers that dropout draws.
     with torch.random.fork_rng():
         start = load(recipe.init)
@@ -337,7 +336,8 @@ def make_network(
         raise RecipeError(
             f"init {recipe.init} has no tensor that fits this network; choose others or leave it out"
         )
-    return network, tuple(sorted({*training_ids, *start.card.training_patients}))
+    seen = tuple(sorted({*training_ids, *start.card.training_patients}))
+    return network, seen, f"{start.card.name}@{start.card.sha256}"
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
