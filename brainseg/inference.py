@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from brainseg.checkpoint import LoadedModel
 from brainseg.models.blocks import AttentionGate
 from brainseg.preprocess import invert
-from brainseg.types import AttentionMap, Cancelled, FloatArray, Geometry, Prediction, Study, WeightsError
+from brainseg.types import AttentionMap, Cancelled, FloatArray, Prediction, Study, WeightsError
 
 Progress = Callable[[int, int], None]
 
@@ -184,17 +184,3 @@ class Predictor:
 def attention_on_slices(attention: AttentionMap) -> FloatArray:
     """A gate's coefficients resampled bilinearly to the slice grid: (S, H, W) float32 in 0..1."""
     return invert(attention.coefficients.astype(np.float32), attention.geometry)
-
-
-def mean_attention(maps: tuple[AttentionMap, ...], level: int) -> AttentionMap:
-    """The mean over the gates of one level, still on their grid.
-
-    Raises:
-        ValueError: if no gate stands at that level.
-    """
-    same = [item for item in maps if item.level == level]
-    if not same:
-        raise ValueError(f"no gate at level {level}")
-    geometry: Geometry = same[0].geometry
-    mean = np.mean([item.coefficients.astype(np.float32) for item in same], axis=0).astype(np.float16)
-    return AttentionMap(f"level {level}", level, mean, geometry)

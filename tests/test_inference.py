@@ -24,7 +24,6 @@ from brainseg.inference import (
     capture_gates,
     choose_device,
     gate_names,
-    mean_attention,
 )
 from brainseg.models import ARCHITECTURES, build
 from brainseg.preprocess import Preprocess, invert
@@ -380,22 +379,6 @@ def test_attention_of_a_prediction_on_the_slice_grid() -> None:
         # Bilinear resampling stays within the coefficients it was made from.
         assert item.coefficients.min() <= out.min() + 1e-6
         assert out.max() <= item.coefficients.max() + 1e-6
-
-
-def test_mean_attention_of_one_level() -> None:
-    maps = predictor("attention_unetpp").predict(make_study(2)).attention
-    level_1 = [item.coefficients.astype(np.float64) for item in maps if item.level == 1]
-    assert len(level_1) == 6
-    mean = mean_attention(maps, 1)
-    assert mean.level == 1
-    assert mean.geometry == maps[0].geometry
-    assert mean.coefficients.dtype == np.float16
-    np.testing.assert_allclose(mean.coefficients, sum(level_1) / 6, atol=1e-3)
-    for level in (4, -1):
-        with pytest.raises(ValueError, match=f"no gate at level {level}"):
-            mean_attention(maps, level)
-    with pytest.raises(ValueError, match="no gate at level 0"):
-        mean_attention((), 0)
 
 
 # --- devices and precision ---

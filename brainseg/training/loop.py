@@ -307,7 +307,9 @@ def _changed(frozen: Path, text: str) -> list[str]:
     try:
         before, now = flat(json.loads(frozen.read_bytes()), ""), flat(json.loads(text), "")
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{frozen} is damaged; delete it to go on, or choose another --out") from error
+        raise RecipeError(
+            f"{frozen} is damaged or missing, so that nothing says what this run was; choose another --out"
+        ) from error
     return [key for key in before | now if before.get(key) != now.get(key)]
 
 

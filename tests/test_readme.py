@@ -1,0 +1,44 @@
+"""What README.md and the model cards state is what config.json of the weights holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brainseg.checkpoint import BUNDLED, bundled
+from brainseg.models import ARCHITECTURES
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def row(title: str) -> list[str]:
+    """Cells of the line of the table of figures that begins with this title."""
+    line = next(line for line in README.splitlines() if line.startswith(f"| {title} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_figures_of_the_readme_are_those_of_the_cards(name: str) -> None:
+    metrics = bundled()[name].metrics
+    stated = [f"{metrics[key]:.3f}" for key in ("dice_mean", "dice_median", "dice_std")]
+    stated += [str(metrics["missed"]), f"{metrics['hd95_mean']:.1f}"]
+    assert row(ARCHITECTURES[name].title)[2:] == stated
+    card = (BUNDLED / name / "README.md").read_text(encoding="utf-8")
+    assert f"| {stated[0]} | {stated[1]} | {stated[2]} |" in card
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_cards_keep_training_and_validation_apart(name: str) -> None:
+    card = bundled()[name]
+    assert card.training_patients
+    assert not set(card.training_patients) & set(card.validation_patients)
+    assert set(card.metrics["patients"]) == set(card.validation_patients)
+    assert not any(figures["seen_in_training"] for figures in card.metrics["patients"].values())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_reach_the_floor_of_a_first_set(name: str) -> None:
+    metrics = bundled()[name].metrics
+    assert metrics["dice_mean"] >= 0.75
+    assert metrics["dice_median"] >= 0.80
