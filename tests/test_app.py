@@ -7,7 +7,7 @@ import io
 import logging
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from brainseg import checkpoint
 from brainseg.models import ARCHITECTURES
 from brainseg.types import (
     RESEARCH_USE,
@@ -26,8 +27,9 @@ from brainseg.types import (
     WeightsCard,
     WeightsError,
 )
-from brainseg.ui import streamlit_app
+from brainseg.ui import components, streamlit_app
 from brainseg.ui.job import UNEXPECTED
+from brainseg.ui.state import TYPED_SPACING
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 CARDS = {
@@ -36,6 +38,9 @@ CARDS = {
     )
     for i, name in enumerate(ARCHITECTURES)
 }
+
+
+INSTALLED = streamlit_app.installed
 
 
 class Networks:
@@ -73,7 +78,7 @@ class Networks:
 def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
     stand_in = Networks()
     monkeypatch.setattr(streamlit_app, "predict", stand_in)
-    monkeypatch.setattr(streamlit_app, "bundled", lambda: CARDS)
+    monkeypatch.setattr(streamlit_app, "installed", lambda: (CARDS, {}))
     return stand_in
 
 
@@ -118,6 +123,11 @@ def run_models(at: AppTest) -> AppTest:
         threading.Event().wait(0.02)
         at.run()
     raise AssertionError("the models did not end")
+
+
+def errors(at: AppTest, *sentences: str) -> bool:
+    """Whether these are the sentences shown, each as plain text."""
+    return [e.value for e in at.error] == [components.plain(sentence) for sentence in sentences]
 
 
 def html(at: AppTest) -> str:
@@ -190,7 +200,54 @@ def test_flips_are_a_result_of_their_own(page: AppTest, networks: Networks) -> N
     assert rows(page) == 4
 
 
-def test_the_same_patient_opened_again_needs_no_network(page: AppTest, networks: Networks) -> None:
+def test_threshold_and_largest_region_are_kept_while_a_model_is_away(page: AppTest) -> None:
+    upload(page, patient())
+    run_models(page)
+    page.slider[0].set_value(0.9).run()
+    page.toggle[1].set_value(True).run()
+    before = html(page)
+    page.checkbox(key="use-unet").uncheck().run()
+    assert "0.90" not in html(page)
+    page.checkbox(key="use-unet").check().run()
+    assert (page.slider[0].value, page.toggle[1].value) == (0.9, True)
+    assert html(page) == before
+    page.toggle(key="tta").set_value(True).run()
+    page.toggle(key="tta").set_value(False).run()
+    assert (page.slider[0].value, page.toggle[1].value) == (0.9, True)
+    assert html(page) == before
+
+
+def test_the_same_slices_under_another_name_are_another_case(page: AppTest, networks: Networks) -> None:
+    def under(folder: str) -> list[tuple[str, bytes, str]]:
+        return [(name.replace("PAT_01/PAT_01_", f"{folder}/"), data, kind) for name, data, kind in patient()]
+
+    upload(page, under("SEEN_01"))
+    first = page.session_state["brainseg"].study
+    run_models(page)
+    assert "(seen in training)" in html(page)
+    upload(page, under("KEPT_01"))
+    study = page.session_state["brainseg"].study
+    assert (study.case_id, study.source.sha256) == ("KEPT_01", first.source.sha256)
+    assert rows(page) == 0
+    run_models(page)
+    assert len(networks.calls) == 8
+    assert rows(page) == 4
+    assert "(seen in training)" not in html(page)
+
+
+def test_results_of_the_last_two_patients_are_kept(page: AppTest, networks: Networks) -> None:
+    for case in ("PAT_01", "OTHER_2", "THIRD_03"):
+        upload(page, patient(case))
+        run_models(page)
+    session = page.session_state["brainseg"]
+    assert {key[1] for key in session.predictions} == {"OTHER_2", "THIRD_03"}
+    assert {key[1] for key in session.settings} == {"OTHER_2", "THIRD_03"}
+    assert len(networks.calls) == 12
+    upload(page, patient("PAT_01"))
+    assert rows(page) == 0
+
+
+def test_the_patient_before_opened_again_needs_no_network(page: AppTest, networks: Networks) -> None:
     upload(page, patient())
     run_models(page)
     upload(page, patient("OTHER_2"))
@@ -204,7 +261,7 @@ def test_broken_weights_show_a_sentence_and_keep_the_others(page: AppTest, netwo
     networks.errors["unetpp"] = WeightsError("weights/unetpp is damaged; get the folder again")
     upload(page, patient())
     run_models(page)
-    assert [e.value for e in page.error] == ["U-Net++: weights/unetpp is damaged; get the folder again"]
+    assert errors(page, "U-Net++: weights/unetpp is damaged; get the folder again")
     assert rows(page) == 3
 
 
@@ -215,7 +272,7 @@ def test_an_unexpected_failure_shows_and_logs_no_patient(
     upload(page, patient())
     with caplog.at_level(logging.DEBUG):
         run_models(page)
-    assert [e.value for e in page.error] == [f"U-Net: {UNEXPECTED}"]
+    assert errors(page, f"U-Net: {UNEXPECTED}")
     assert "PAT_01" not in caplog.text
     assert not page.exception
 
@@ -336,15 +393,66 @@ def test_millilitres_only_once_all_three_spacings_are_typed(page: AppTest) -> No
     page.number_input[1].set_value(0.9375).run()
     assert "Volume (ml)" not in html(page)
     assert "need all three" in texts(page)
+    assert components.plain(TYPED_SPACING) not in texts(page)
     page.number_input[2].set_value(0.9375).run()
     assert "Volume (ml)" in html(page)
     assert "HD95 (mm)" in html(page)
+    assert components.plain(TYPED_SPACING) in texts(page)
 
 
 def test_case_names_are_shown_as_text_and_not_run(page: AppTest) -> None:
     upload(page, patient("<img src=x>"))
     assert "<img" not in html(page)
     assert "&lt;img" in html(page)
+
+
+@pytest.mark.parametrize("name", ["A_*1*.tif", "$x$_1.tif", "&lt;_1.tif"])
+def test_file_names_in_sentences_are_no_markdown(page: AppTest, name: str) -> None:
+    upload(page, [(name, b"broken", "image/tiff")], "files")
+    assert len(page.error) == 1
+    assert name not in page.error[0].value
+    assert components.plain(name) in page.error[0].value
+
+
+def test_plain_leaves_markdown_nothing_to_do() -> None:
+    assert components.plain("![x](https:/h/p.png)") == r"\!\[x\]\(https\:/h/p\.png\)"
+    assert components.plain("A_*1*.tif") == r"A\_\*1\*\.tif"
+
+
+def asks_for(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What a click on the first download does."""
+    builds: list[Callable[[], None]] = []
+
+    def downloads(file: components.File | None, build: Callable[[], None], answered: int) -> None:
+        builds.append(build)
+
+    monkeypatch.setattr(components, "downloads", downloads)
+    monkeypatch.setattr(components, "asked", lambda: "csv")
+    at.run()
+    return builds[-1]
+
+
+def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(study: Study, findings: Sequence[object]) -> None:
+        raise ValueError(f"finding is of case {study.case_id}")
+
+    upload(page, patient())
+    run_models(page)
+    monkeypatch.setattr(streamlit_app.export, "report", fail)
+    build = asks_for(page, monkeypatch)
+    session = page.session_state["brainseg"]
+    answered = session.answered
+    with caplog.at_level(logging.DEBUG):
+        build()
+    assert session.notice == UNEXPECTED
+    assert session.answered == answered + 1
+    assert "PAT_01" not in caplog.text
+    page.run()
+    assert errors(page, UNEXPECTED)
+    page.run()
+    assert not page.error
 
 
 def test_a_public_patient_that_cannot_be_fetched_is_one_sentence(
@@ -356,27 +464,33 @@ def test_a_public_patient_that_cannot_be_fetched_is_one_sentence(
 
     monkeypatch.setattr(streamlit_app, "fetch_patient", offline)
     next(b for b in page.button if b.label == "Fetch a public TCGA patient").click().run()
-    assert [e.value for e in page.error] == [
-        "Kaggle cannot be reached from here: check the network connection."
-    ]
+    assert errors(page, "Kaggle cannot be reached from here: check the network connection.")
 
 
 def test_without_weights_the_page_says_so(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamlit_app, "bundled", dict)
+    monkeypatch.setattr(streamlit_app, "installed", lambda: ({}, {}))
     upload(page, patient())
     assert "No weights are installed" in page.error[0].value
 
 
-def test_damaged_cards_are_a_sentence(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged() -> None:
-        raise WeightsError(
-            "weights/unet/config.json is not a brainseg weights card; get the weights folder again"
-        )
-
-    monkeypatch.setattr(streamlit_app, "bundled", damaged)
+def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, card in CARDS.items():
+        (tmp_path / name).mkdir()
+        checkpoint.write_card(tmp_path / name, card)
+    (tmp_path / "unet" / checkpoint.CONFIG).write_text("{", encoding="utf-8")
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(streamlit_app, "installed", INSTALLED)
     at = AppTest.from_file(str(APP), default_timeout=30).run()
-    assert len(at.error) == 1
-    assert "config.json" in at.error[0].value
+    assert not at.error
+    upload(at, patient())
+    path = tmp_path / "unet" / checkpoint.CONFIG
+    assert errors(at, f"U-Net: {path} is not a brainseg weights card; get the weights folder again")
+    assert at.button(key="run").label == "Run 3 models"
+    run_models(at)
+    assert rows(at) == 3
+    assert networks.calls == [name for name in ARCHITECTURES if name != "unet"]
     assert not at.exception
 
 

@@ -486,6 +486,8 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "truncated png": (encoded(rgb(), "PNG")[:600], "damaged"),
     "truncated jpeg": (encoded(rgb(), "JPEG")[:600], "damaged"),
     "truncated deep": (deep_tiff(rgb().astype(np.uint16))[:600], "damaged"),
+    "directory cut off": (encoded(rgb())[:14], "damaged or cut short"),
+    "no directory": (b"II*\0\x08\0\0\0", "damaged or cut short"),
     "header only": (b"II*\0", "damaged"),
     "zero bytes": (b"", "empty"),
     "text": (b"patient notes\n", "text"),

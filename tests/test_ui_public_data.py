@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,12 @@ from brainseg.ui import public_data
 
 class NotFoundError(Exception):
     """As kagglehub names it."""
+
+
+def kaggle(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> None:
+    """Put `download` in kagglehub's place, with a Kaggle that answers."""
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=download))
+    monkeypatch.setitem(sys.modules, "requests", SimpleNamespace(head=lambda url, timeout: None))
 
 
 def test_fetches_slices_and_masks_until_there_are_no_more(
@@ -31,7 +38,7 @@ def test_fetches_slices_and_masks_until_there_are_no_more(
             raise NotFoundError(path)
         return str(tmp_path / path)
 
-    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=download, __spec__=True))
+    kaggle(monkeypatch, download)
     files = public_data.fetch_patient("P1")
     assert len(files) == 22
     assert files[0].name == "P1/P1_1.tif"
@@ -43,12 +50,23 @@ def test_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(handle: str, path: str) -> str:
         raise ConnectionError("name resolution failed")
 
-    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=download, __spec__=True))
+    kaggle(monkeypatch, download)
     with pytest.raises(InputError, match="cannot be reached from here"):
         public_data.fetch_patient("P1")
 
 
-def test_without_kagglehub_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_data, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install kagglehub"):
+def test_a_firewall_that_swallows_packets_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swallowed(url: str, timeout: float) -> None:
+        assert timeout <= 5
+        raise TimeoutError(url)
+
+    kaggle(monkeypatch, lambda *_, **__: pytest.fail("kagglehub would wait without limit"))
+    monkeypatch.setitem(sys.modules, "requests", SimpleNamespace(head=swallowed))
+    with pytest.raises(InputError, match="cannot be reached from here"):
+        public_data.fetch_patient("P1")
+
+
+def test_without_kagglehub_the_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(InputError, match="install brainseg again"):
         public_data.fetch_patient("P1")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainseg import export
 from brainseg.metrics import compare
 from brainseg.types import AttentionMap, Geometry, Prediction, Source, SourceFile, Study
 from brainseg.ui import state
@@ -199,6 +200,20 @@ def test_a_new_threshold_changes_masks_and_not_the_pack() -> None:
     low, high = read(SHIFTED, threshold=0.05), read(SHIFTED, threshold=0.5)
     assert state.pack_id(STUDY, low.prediction) == state.pack_id(STUDY, high.prediction)
     assert state.view_message(STUDY, [low]) != state.view_message(STUDY, [high])
+
+
+def test_the_same_slices_under_another_name_have_their_own_key_and_pack() -> None:
+    other = replace(STUDY, case_id="other")
+    assert state.key_of(STUDY, SHIFTED) != state.key_of(other, SHIFTED)
+    assert state.pack_id(STUDY, SHIFTED) != state.pack_id(other, SHIFTED)
+    assert "other" not in state.pack_id(other, SHIFTED)
+
+
+def test_typed_spacing_is_noted_in_the_exports() -> None:
+    study = state.with_spacing(STUDY, (5.0, 1.0, 2.0))
+    assert study.spacing_mm == (5.0, 1.0, 2.0)
+    figures = export.report(study, [read(SHIFTED, study).finding])
+    assert state.TYPED_SPACING in figures["notes"]
 
 
 def test_chart_has_a_line_for_each_model_and_the_reference() -> None:

@@ -217,7 +217,8 @@ def _tifffile_pages(data: bytes) -> list[npt.NDArray[Any]]:
                 raise _UnreadableError("is not a TIFF of plain slices: give one slice a file.")
             pages.append(pixels)
     if not pages:
-        raise _UnreadableError("holds no page: copy or export it again.")
+        # A page directory that is cut off looks like none; `decode` has the sentence for damage.
+        raise ValueError("holds no page")
     return pages
 
 

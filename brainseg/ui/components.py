@@ -109,8 +109,14 @@ def pack(name: str, data: bytes) -> None:
     _pack(key=f"pack-{name}", data=data)
 
 
-def downloads(file: File | None, build: Callable[[], None]) -> None:
-    """Buttons, and the file that the last click asked for."""
+def downloads(file: File | None, build: Callable[[], None], answered: int) -> None:
+    """Buttons, and the file that the last click asked for.
+
+    Args:
+        file: to be saved now.
+        build: called by a click.
+        answered: how many clicks have been; a new number frees the buttons, even without a file.
+    """
     header: dict[str, Any] = {
         "kind": "downloads",
         "offers": [
@@ -129,6 +135,7 @@ def downloads(file: File | None, build: Callable[[], None]) -> None:
             },
         ],
         "file": None,
+        "answered": answered,
     }
     blocks = {}
     if file is not None:
@@ -169,7 +176,7 @@ def pair_table(titles: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> 
 
 def plain(text: str) -> str:
     """Text in which Markdown finds nothing to do."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~$:" else c for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~$:&" else c for c in text)
 
 
 def _td(cell: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,10 @@ __all__ = ["DATASET", "fetch_patient"]
 
 DATASET = "mateuszbuda/lgg-mri-segmentation"
 
+_KAGGLE = "https://www.kaggle.com"
+_TIMEOUT_S = 5
+_OFFLINE = "Kaggle cannot be reached from here: check the network connection, or upload a folder."
+
 _AT_ONCE = 8
 _MOST = 200
 
@@ -24,14 +27,18 @@ def fetch_patient(patient: str) -> list[NamedBytes]:
     """All slices and masks of one patient, named as in the data set.
 
     Raises:
-        InputError: kagglehub is not installed, Kaggle cannot be reached, or has no such patient.
+        InputError: kagglehub is missing, Kaggle cannot be reached, or has no such patient.
     """
-    if find_spec("kagglehub") is None:
-        raise InputError(
-            "Fetching a public patient needs the package kagglehub: install it with "
-            "pip install kagglehub, or upload a folder."
-        )
-    hub: Any = import_module("kagglehub")
+    try:
+        hub: Any = import_module("kagglehub")
+        http: Any = import_module("requests")
+    except ImportError as error:
+        raise InputError("The package kagglehub is missing: install brainseg again.") from error
+    try:
+        # kagglehub itself waits without limit where a firewall swallows packets.
+        http.head(_KAGGLE, timeout=_TIMEOUT_S)
+    except Exception as error:
+        raise InputError(_OFFLINE) from error
     files: list[NamedBytes] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for start in count(1, _AT_ONCE):
@@ -54,9 +61,7 @@ def _slice(hub: Any, patient: str, number: int) -> tuple[NamedBytes, NamedBytes]
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 404 or type(error).__name__ == "NotFoundError":
             return None
-        raise InputError(
-            "Kaggle cannot be reached from here: check the network connection, or upload a folder."
-        ) from error
+        raise InputError(_OFFLINE) from error
 
 
 def _file(hub: Any, name: str) -> NamedBytes:

@@ -5,8 +5,9 @@ Streamlit's face and the next one share this module; it knows nothing of widgets
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,11 +25,22 @@ from brainseg.metrics import (
 )
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import Finding, find
-from brainseg.types import RESEARCH_USE, Figure, Keep, Metrics, Prediction, Study, Undefined, WeightsCard
+from brainseg.types import (
+    RESEARCH_USE,
+    Figure,
+    Keep,
+    Metrics,
+    Prediction,
+    Spacing,
+    Study,
+    Undefined,
+    WeightsCard,
+)
 from brainseg.ui.payload import Block, attention_id, box_of, message
 
 __all__ = [
     "SEEN",
+    "TYPED_SPACING",
     "Jump",
     "PredictionKey",
     "Reading",
@@ -37,6 +49,8 @@ __all__ = [
     "describe",
     "file_table",
     "first_slice",
+    "identity",
+    "key_of",
     "pack_id",
     "prediction_key",
     "read",
@@ -44,13 +58,20 @@ __all__ = [
     "title_of",
     "view_message",
     "votes_sentence",
+    "with_spacing",
 ]
 
 SEEN = "seen in training"
 """Marks a figure of a patient that the weights were fitted on."""
 
-PredictionKey = tuple[str, str, bool]
-"""Study, weights, flips: what a network's output depends on, and nothing a slider changes."""
+TYPED_SPACING = "Spacing was given by the user, not by the files."
+"""Noted with a study whose spacing was typed, so that it does not look measured."""
+
+PredictionKey = tuple[str, str, str, bool]
+"""Content, name of the case, weights, flips: what a prediction depends on, and nothing a slider changes.
+
+The same slices under another name are another case, which may or may not have been seen in training.
+"""
 
 _DIGITS = {"dice": 3, "iou": 3, "sensitivity": 3, "precision": 3, "hd95": 1}
 _TITLES = {
@@ -114,12 +135,29 @@ def title_of(card: WeightsCard) -> str:
 
 def prediction_key(study: Study, card: WeightsCard, tta: bool) -> PredictionKey:
     """Where the output of these weights on this study is kept."""
-    return study.source.sha256, card.sha256, tta
+    return study.source.sha256, study.case_id, card.sha256, tta
+
+
+def key_of(study: Study, prediction: Prediction) -> PredictionKey:
+    """Where this prediction of the study is kept."""
+    return study.source.sha256, study.case_id, prediction.weights_sha256, prediction.tta
+
+
+def identity(key: PredictionKey) -> str:
+    """A short name for a key, in which the case's own does not stand."""
+    content, case, weights, tta = key
+    case = hashlib.sha256(case.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{content[:16]}/{case[:8]}/{weights[:16]}/{int(tta)}"
 
 
 def pack_id(study: Study, prediction: Prediction) -> str:
     """The name of a prediction's arrays in the browser."""
-    return f"{study.source.sha256[:16]}/{prediction.weights_sha256[:16]}/{int(prediction.tta)}"
+    return identity(key_of(study, prediction))
+
+
+def with_spacing(study: Study, spacing_mm: Spacing) -> Study:
+    """The study with the spacing that the user typed, and a note that says so."""
+    return replace(study, spacing_mm=spacing_mm, notes=(*study.notes, TYPED_SPACING))
 
 
 def read(study: Study, prediction: Prediction, threshold: float, keep: Keep) -> Reading:

@@ -19,8 +19,7 @@ from typing import Any
 
 import streamlit as st
 
-from brainseg import export
-from brainseg.checkpoint import bundled, load
+from brainseg import checkpoint, export
 from brainseg.inference import Predictor
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
 from brainseg.models import ARCHITECTURES
@@ -32,6 +31,7 @@ from brainseg.types import (
     Spacing,
     Study,
     WeightsCard,
+    WeightsError,
 )
 from brainseg.ui import components, state
 from brainseg.ui.chart import area_chart
@@ -40,17 +40,17 @@ from brainseg.ui.payload import attention_id, attention_pack, prediction_pack, s
 from brainseg.ui.public_data import fetch_patient
 from brainseg.ui.state import Jump, PredictionKey, Reading
 
-__all__ = ["page", "predict"]
+__all__ = ["installed", "page", "predict"]
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
 
-# A material icon or an emoji would be fetched from a server abroad.
+# The browser tab's icon: given as a material icon or an emoji, it would be fetched from a server abroad.
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3"/>'
     '<ellipse cx="8" cy="8" rx="5" ry="6" fill="#888"/><circle cx="6" cy="6" r="2" fill="#e69f00"/></svg>'
 )
 _POLL_S = 0.5
-_PREDICTIONS_KEPT = 16
+_PATIENTS_KEPT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Session:
     job: Job | None = None
     stopped: bool = False
     predictions: dict[PredictionKey, Prediction] = field(default_factory=dict)
+    patients: list[tuple[str, str]] = field(default_factory=list)
+    settings: dict[PredictionKey, tuple[float, bool]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     readings: dict[PredictionKey, tuple[tuple[float, Keep, Spacing | None], Reading]] = field(
         default_factory=dict
@@ -79,6 +81,8 @@ class Session:
     packs: dict[str, bytes] = field(default_factory=dict)
     jump: Jump | None = None
     file: components.File | None = None
+    answered: int = 0
+    notice: str | None = None
 
 
 def page() -> None:
@@ -88,16 +92,16 @@ def page() -> None:
     st.html(f'<div class="research-use">{RESEARCH_USE}</div>')
     with _one_sentence():
         session = _session()
-        cards = bundled()
-        _harvest(session, cards)
+        cards, damaged = installed()
+        _harvest(session)
         with st.sidebar:
             st.html('<h1 class="brand">brainseg</h1>')
             _choose_patient(session, cards)
             if session.study is not None:
-                _choose_models(session, session.study, cards)
-                _choose_thresholds(_shown(session, session.study, cards))
+                _choose_models(session, session.study, cards, damaged)
+                _choose_thresholds(session, _shown(session, session.study, cards))
         if session.error:
-            st.error(session.error, icon=":material/error:")
+            _error(session.error)
         study = _study(session)
         if study is None:
             _welcome()
@@ -106,6 +110,21 @@ def page() -> None:
         _workspace()
         _study_packs(session, study, cards)
         _provenance(study)
+
+
+def installed() -> tuple[dict[str, WeightsCard], dict[str, str]]:
+    """Cards of the bundled weights, and a sentence for each that is damaged, both by name."""
+    cards: dict[str, WeightsCard] = {}
+    damaged: dict[str, str] = {}
+    for name in ARCHITECTURES:
+        folder = checkpoint.BUNDLED / name
+        if not (folder / checkpoint.CONFIG).is_file():
+            continue
+        try:
+            cards[name] = checkpoint.read_card(folder)
+        except WeightsError as error:
+            damaged[name] = str(error)
+    return cards, damaged
 
 
 def predict(
@@ -117,14 +136,14 @@ def predict(
     cancelled: Callable[[], bool],
 ) -> Prediction:
     """Run bundled weights over a study."""
-    card = bundled()[name]
+    card = checkpoint.read_card(checkpoint.BUNDLED / name)
     return _predictor(name, card.sha256).predict(study, tta=tta, progress=progress, cancelled=cancelled)
 
 
 @cache
 def _predictor(name: str, _sha256: str) -> Predictor:
     # Weights, not patients: these may be shared by every session. The digest makes new files load anew.
-    return Predictor(load(name))
+    return Predictor(checkpoint.load(name))
 
 
 # ---- what is remembered
@@ -142,12 +161,30 @@ def _one_sentence() -> Iterator[None]:
     """Whatever goes wrong inside becomes one sentence; the page around it stays usable."""
     try:
         yield
-    except BrainsegError as error:
-        st.error(str(error), icon=":material/error:")
     except Exception as error:
-        # No message and no traceback in the log: both may name a patient's files.
-        _log.error("page failed: %s", type(error).__name__)
-        st.error(UNEXPECTED, icon=":material/error:")
+        _error(_sentence(error))
+
+
+@contextmanager
+def _one_notice(session: Session) -> Iterator[None]:
+    """The same in a callback, which has no place on the page: what is drawn next shows the sentence."""
+    session.notice = None
+    try:
+        yield
+    except Exception as error:
+        session.notice = _sentence(error)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, BrainsegError):
+        return str(error)
+    # No message and no traceback in the log: both may name a patient's files.
+    _log.error("page failed: %s", type(error).__name__)
+    return UNEXPECTED
+
+
+def _error(sentence: str) -> None:
+    st.error(components.plain(sentence), icon=":material/error:")
 
 
 def _study(session: Session) -> Study | None:
@@ -159,10 +196,10 @@ def _study(session: Session) -> Study | None:
     if any(v is None for v in values):
         return study
     between, row, column = (float(v) for v in values if v is not None)
-    return replace(study, spacing_mm=(between, row, column))
+    return state.with_spacing(study, (between, row, column))
 
 
-def _harvest(session: Session, cards: dict[str, WeightsCard]) -> None:
+def _harvest(session: Session) -> None:
     job = session.job
     if job is None:
         return
@@ -171,9 +208,7 @@ def _harvest(session: Session, cards: dict[str, WeightsCard]) -> None:
         if isinstance(result, str):
             session.failures[name] = result
             continue
-        session.predictions[state.prediction_key(job.study, cards[name], job.tta)] = result
-        while len(session.predictions) > _PREDICTIONS_KEPT:
-            session.predictions.pop(next(iter(session.predictions)))
+        session.predictions[state.key_of(job.study, result)] = result
     if ended:
         session.stopped = job.status().stopped
         session.job = None
@@ -296,11 +331,8 @@ def _open(session: Session, origin: str, cases: Callable[[], tuple[Case, ...]]) 
     try:
         with st.spinner("Reading the files …"):
             session.cases = cases()
-    except BrainsegError as error:
-        session.error = str(error)
     except Exception as error:
-        _log.error("opening failed: %s", type(error).__name__)
-        session.error = UNEXPECTED
+        session.error = _sentence(error)
     if session.cases:
         # An uploader adds to what it holds: who adds a patient wants to see that one.
         added = [i for i, case in enumerate(session.cases) if case.case_id not in known]
@@ -314,17 +346,26 @@ def _read(session: Session, case: Case) -> None:
         with st.spinner("Reading the slices …"):
             session.study = read_case(case)
         session.synthetic = session.origin == "sample"
-    except BrainsegError as error:
-        session.error = str(error)
+        _forget_others(session, session.study)
     except Exception as error:
-        _log.error("reading failed: %s", type(error).__name__)
-        session.error = UNEXPECTED
+        session.error = _sentence(error)
+
+
+def _forget_others(session: Session, study: Study) -> None:
+    """Keep results of this patient and the one before; a volume's probabilities take much memory."""
+    patient = (study.source.sha256, study.case_id)
+    others = [p for p in session.patients if p != patient]
+    session.patients = [*others, patient][-_PATIENTS_KEPT:]
+    for kept in (session.predictions, session.settings):
+        for key in [key for key in kept if key[:2] not in session.patients]:
+            del kept[key]
 
 
 def _close(session: Session) -> None:
     if session.job is not None:
         session.job.stop()
     session.study, session.job, session.error, session.jump, session.file = None, None, None, None, None
+    session.notice = None
     session.synthetic = session.stopped = False
     session.failures.clear()
     session.readings.clear()
@@ -334,12 +375,17 @@ def _close(session: Session) -> None:
 # ---- choosing and running models
 
 
-def _choose_models(session: Session, study: Study, cards: dict[str, WeightsCard]) -> None:
+def _choose_models(
+    session: Session, study: Study, cards: dict[str, WeightsCard], damaged: dict[str, str]
+) -> None:
     st.markdown("**Models**")
+    for name, sentence in damaged.items():
+        _error(f"{ARCHITECTURES[name].title}: {sentence}")
     if not cards:
-        st.error(
-            "No weights are installed: run from a clone of the repository, which holds them in weights/."
-        )
+        if not damaged:
+            _error(
+                "No weights are installed: run from a clone of the repository, which holds them in weights/."
+            )
         return
     for name, card in cards.items():
         help_text = f"{ARCHITECTURES[card.spec.architecture].paper}. Width {card.spec.width}."
@@ -366,37 +412,44 @@ def _choose_models(session: Session, study: Study, cards: dict[str, WeightsCard]
     if session.stopped:
         st.caption("Stopped. What had finished is kept.")
     for name, sentence in session.failures.items():
-        st.error(f"{state.title_of(cards[name])}: {sentence}", icon=":material/error:")
+        _error(f"{ARCHITECTURES[name].title}: {sentence}")
 
 
-def _choose_thresholds(shown: Sequence[tuple[PredictionKey, Prediction]]) -> None:
+def _choose_thresholds(session: Session, shown: Sequence[tuple[PredictionKey, Prediction]]) -> None:
     if shown:
         st.markdown("**Thresholds**")
     for key, prediction in shown:
-        _threshold(key, prediction)
+        session.settings[key] = _threshold(prediction, key, *_settings(session, key, prediction))
 
 
-def _threshold(key: PredictionKey, prediction: Prediction) -> None:
-    st.slider(
+def _settings(session: Session, key: PredictionKey, prediction: Prediction) -> tuple[float, bool]:
+    """Threshold and "largest region only" as last set, as stored with the weights at first."""
+    return session.settings.get(key, (prediction.threshold, prediction.keep == "largest"))
+
+
+def _threshold(
+    prediction: Prediction, key: PredictionKey, threshold: float, largest: bool
+) -> tuple[float, bool]:
+    # Streamlit forgets a widget that is not drawn once; when drawn again it begins where it was left.
+    names = [f"{what}-{state.identity(key)}" for what in ("threshold", "largest")]
+    for name, value in zip(names, (threshold, largest), strict=True):
+        if name not in st.session_state:
+            st.session_state[name] = value
+    threshold = st.slider(
         f"{ARCHITECTURES[prediction.architecture].title} (stored: {prediction.threshold:.2f})",
         min_value=0.01,
         max_value=0.99,
-        value=prediction.threshold,
         step=0.01,
         format="%.2f",
-        key=_widget("threshold", key),
+        key=names[0],
         help="A voxel is tumour at or above it. No network runs again.",
     )
-    st.toggle(
+    largest = st.toggle(
         "Largest region only",
-        value=prediction.keep == "largest",
-        key=_widget("largest", key),
+        key=names[1],
         help="Keeps the largest connected region in three dimensions. As stored with the weights at first.",
     )
-
-
-def _widget(what: str, key: PredictionKey) -> str:
-    return "-".join((what, *map(str, key)))
+    return float(threshold), largest
 
 
 def _chosen(cards: dict[str, WeightsCard]) -> list[str]:
@@ -425,7 +478,7 @@ def _progress() -> None:
         status = job.status()
         if status.ended or job.ready():
             st.rerun()
-        title = state.title_of(bundled()[status.name])
+        title = ARCHITECTURES[status.name].title
         if status.waiting:
             text = f"{title}: waiting for another run on this computer"
         elif not status.slices:
@@ -473,7 +526,7 @@ def _provenance(study: Study) -> None:
 def _workspace() -> None:
     """Viewer and figures; what is clicked in here reruns only this."""
     with _one_sentence():
-        session, cards = _session(), bundled()
+        session, (cards, _) = _session(), installed()
         study = _study(session)
         if study is None:
             return
@@ -499,8 +552,7 @@ def _readings(
     """Every prediction at its threshold; measured anew only where something changed."""
     readings: list[Reading] = []
     for key, prediction in predictions:
-        threshold = float(st.session_state.get(_widget("threshold", key), prediction.threshold))
-        largest = bool(st.session_state.get(_widget("largest", key), prediction.keep == "largest"))
+        threshold, largest = _settings(session, key, prediction)
         keep: Keep = "largest" if largest else "all"
         wanted = (threshold, keep, study.spacing_mm)
         kept = session.readings.get(key)
@@ -568,25 +620,32 @@ def _figures(study: Study, readings: Sequence[Reading]) -> None:
 
 def _jump() -> None:
     session = _session()
-    points = st.session_state["areas"].selection.points
-    if points:
-        session.jump = Jump(int(points[0]["x"]) - 1, 1 if session.jump is None else session.jump.nonce + 1)
-    elif session.jump is not None:
-        # A second click on the same point takes its selection away; it still means that slice.
-        session.jump = replace(session.jump, nonce=session.jump.nonce + 1)
+    with _one_notice(session):
+        points = st.session_state["areas"].selection.points
+        nonce = 1 if session.jump is None else session.jump.nonce + 1
+        if points:
+            session.jump = Jump(int(points[0]["x"]) - 1, nonce)
+        elif session.jump is not None:
+            # A second click on the same point takes its selection away; it still means that slice.
+            session.jump = replace(session.jump, nonce=nonce)
 
 
 def _downloads(session: Session, study: Study, readings: Sequence[Reading]) -> None:
     st.markdown("#### Download")
 
     def build() -> None:
-        session.file = _file(session, study, readings, components.asked())
+        session.answered += 1
+        with _one_notice(session):
+            session.file = _file(study, readings, components.asked())
 
-    components.downloads(session.file, build)
+    components.downloads(session.file, build, session.answered)
     session.file = None
+    if session.notice:
+        _error(session.notice)
+        session.notice = None
 
 
-def _file(session: Session, study: Study, readings: Sequence[Reading], asked: str) -> components.File | None:
+def _file(study: Study, readings: Sequence[Reading], asked: str) -> components.File | None:
     findings = [r.finding for r in readings]
     name = export.safe_name(study.case_id)
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {

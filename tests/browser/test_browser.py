@@ -198,12 +198,18 @@ def test_dice_is_what_the_command_line_prints(reading: Page, folder: Path) -> No
     assert set(shown) == set(TITLES)
     for name, title in zip(MODELS, TITLES, strict=True):
         expected = printed[name]["patients"][CASE]
-        for figure, column in (("dice", "Dice"), ("iou", "IoU"), ("precision", "Precision")):
+        for figure, column, digits in (
+            ("dice", "Dice", 3),
+            ("iou", "IoU", 3),
+            ("sensitivity", "Sensitivity", 3),
+            ("precision", "Precision", 3),
+            ("hd95", "HD95 (voxels)", 1),
+        ):
             value = expected[figure]
             if value is None:
                 assert shown[title][column].startswith("not computable: ")
             else:
-                assert shown[title][column] == f"{value:.3f}", (title, figure)
+                assert shown[title][column] == f"{value:.{digits}f}", (title, figure)
 
 
 def test_threshold_moves_masks_and_sends_no_image_again(reading: Page, watch: Watch) -> None:
