@@ -686,3 +686,18 @@ def test_disk_read(tmp_path: Path) -> None:
     assert same(read_study(folder), read(lgg(3)))
     assert same(read_study(sorted(folder.iterdir())), read(lgg(3)))
     assert collect(folder)[0].name == f"any name/{PATIENT}_1.tif"
+
+
+def test_two_thousand_files_of_one_patient_are_read() -> None:
+    """The most one patient may have: every slice with its mask."""
+    image, mask = encoded(rgb(side=16)), encoded(blob(side=16))
+    files = [
+        NamedBytes(f"{PATIENT}_{number}{kind}.tif", data)
+        for number in range(1, MAX_SLICES + 1)
+        for kind, data in (("", image), ("_mask", mask))
+    ]
+    assert len(files) == 2_000
+    study = read(files)
+    assert study.shape == (MAX_SLICES, 16, 16)
+    assert study.reference is not None
+    assert study.slice_numbers == tuple(range(1, MAX_SLICES + 1))
