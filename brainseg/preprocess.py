@@ -96,6 +96,7 @@ def _resize(image: FloatArray, size: tuple[int, int]) -> FloatArray:
     if image.shape[:2] == size:
         return image
     shrinking = size[0] < image.shape[0] or size[1] < image.shape[1]
-    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    resized: FloatArray = np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), np.float32)
     # Weights that sum to 1 only up to rounding would lift a probability of 1 above 1.
-    return np.clip(np.asarray(resized, np.float32), image.min(), image.max())
+    return np.clip(resized, image.min(), image.max(), out=resized)
