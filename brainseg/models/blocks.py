@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormKind = Literal["batch", "group"]
+
+CHANNELS_IN = 3
+"""Pre, FLAIR and post."""
+DEPTH = 4
+"""Halvings from the finest level to the coarsest."""
 GROUPS = 16
 """Groups of GroupNorm (Wu & He 2018, arXiv:1803.08494)."""
 
@@ -109,14 +114,14 @@ class Node(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The contracting path shared by the four networks: `depth` + 1 levels, halving by max pooling.
+    """The contracting path shared by the four networks: five levels, halving by max pooling.
 
-    Shape: (B, in_channels, H, W) -> list over levels k of (B, width * 2**k, H / 2**k, W / 2**k).
+    Shape: (B, 3, H, W) -> list over levels k of (B, width * 2**k, H / 2**k, W / 2**k).
     """
 
-    def __init__(self, in_channels: int, width: int, depth: int, kind: NormKind, dropout: float) -> None:
+    def __init__(self, width: int, kind: NormKind, dropout: float) -> None:
         super().__init__()
-        channels = [in_channels, *(width * 2**level for level in range(depth + 1))]
+        channels = [CHANNELS_IN, *(width * 2**level for level in range(DEPTH + 1))]
         self.levels = nn.ModuleList(
             ConvBlock(before, after, kind, dropout) for before, after in pairwise(channels)
         )
@@ -129,12 +134,12 @@ class Encoder(nn.Module):
         return features
 
 
-def check_input(x: Tensor, in_channels: int, depth: int) -> None:
-    """Raise ValueError unless `x` is (B, in_channels, H, W) with H and W divisible by 2**depth."""
-    step = 2**depth
-    if x.ndim != 4 or x.shape[1] != in_channels or x.shape[2] % step or x.shape[3] % step:
+def check_input(x: Tensor) -> None:
+    """Raise ValueError unless `x` is (B, 3, H, W) with H and W divisible by 16."""
+    step = 2**DEPTH
+    if x.ndim != 4 or x.shape[1] != CHANNELS_IN or x.shape[2] % step or x.shape[3] % step:
         raise ValueError(
-            f"input must be (B, {in_channels}, H, W) with H and W divisible by {step}, not {tuple(x.shape)}"
+            f"input must be (B, {CHANNELS_IN}, H, W) with H and W divisible by {step}, not {tuple(x.shape)}"
         )
 
 

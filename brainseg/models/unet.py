@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from brainseg.models.blocks import Encoder, Node, NormKind, check_input, initialise
+from brainseg.models.blocks import DEPTH, Encoder, Node, NormKind, check_input, initialise
 
 
 class UNet(nn.Module):
@@ -15,7 +15,7 @@ class UNet(nn.Module):
     each convolution; width 64 is not fixed. The gate is described at `AttentionGate`; unlike Oktay, the
     finest skip is gated too, and the gating signal is the node below, at every level.
 
-    Shape: (B, in_channels, H, W) float, H and W divisible by 2**depth -> logits (B, 1, H, W).
+    Shape: (B, 3, H, W) float, H and W divisible by 16 -> logits (B, 1, H, W).
 
     Raises:
         ValueError: from forward, when the input has another shape.
@@ -28,23 +28,20 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         *,
         gated: bool = False,
-        in_channels: int = 3,
-        depth: int = 4,
     ) -> None:
         super().__init__()
-        self.in_channels, self.depth = in_channels, depth
-        self.encoder = Encoder(in_channels, width, depth, norm, dropout)
+        self.encoder = Encoder(width, norm, dropout)
         self.decoder = nn.ModuleList(
             Node(width * 2**level, 1, width * 2 ** (level + 1), gated, norm, dropout)
-            for level in range(depth)
+            for level in range(DEPTH)
         )
         self.head = nn.Conv2d(width, 1, 1)
         initialise(self, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.depth)
+        check_input(x)
         *skips, below = self.encoder(x)
-        for level in reversed(range(self.depth)):
+        for level in reversed(range(DEPTH)):
             below = self.decoder[level]([skips[level]], below)
         logits: Tensor = self.head(below)
         return logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from brainseg.models.blocks import Encoder, Node, NormKind, check_input, initialise
+from brainseg.models.blocks import DEPTH, Encoder, Node, NormKind, check_input, initialise
 
 
 class UNetPP(nn.Module):
@@ -17,7 +17,7 @@ class UNetPP(nn.Module):
     one each, so that nothing of the network is left unused outside training; in the gated network each skip
     has its own gate, driven by the node from below.
 
-    Shape: (B, in_channels, H, W) float, H and W divisible by 2**depth -> logits (B, 1, H, W).
+    Shape: (B, 3, H, W) float, H and W divisible by 16 -> logits (B, 1, H, W).
 
     Raises:
         ValueError: from forward, when the input has another shape.
@@ -30,28 +30,25 @@ class UNetPP(nn.Module):
         dropout: float = 0.0,
         *,
         gated: bool = False,
-        in_channels: int = 3,
-        depth: int = 4,
     ) -> None:
         super().__init__()
-        self.in_channels, self.depth = in_channels, depth
-        self.encoder = Encoder(in_channels, width, depth, norm, dropout)
+        self.encoder = Encoder(width, norm, dropout)
         self.nodes = nn.ModuleDict(
             {
                 f"{i}_{j}": Node(width * 2**i, j, width * 2 ** (i + 1), gated, norm, dropout)
-                for j in range(1, depth + 1)
-                for i in range(depth - j + 1)
+                for j in range(1, DEPTH + 1)
+                for i in range(DEPTH - j + 1)
             }
         )
         self.head = nn.Conv2d(width, 1, 1)
         initialise(self, self.head)
 
     def _finest(self, x: Tensor) -> list[Tensor]:
-        """The finest row x[0][1..depth], each (B, width, H, W)."""
-        check_input(x, self.in_channels, self.depth)
+        """The finest row x[0][1..4], each (B, width, H, W)."""
+        check_input(x)
         rows = [[feature] for feature in self.encoder(x)]
-        for j in range(1, self.depth + 1):
-            for i in range(self.depth - j + 1):
+        for j in range(1, DEPTH + 1):
+            for i in range(DEPTH - j + 1):
                 rows[i].append(self.nodes[f"{i}_{j}"](rows[i], rows[i + 1][j - 1]))
         return rows[0][1:]
 
@@ -60,7 +57,7 @@ class UNetPP(nn.Module):
         return logits
 
     def deep_logits(self, x: Tensor) -> list[Tensor]:
-        """Logits of every column x[0][1..depth], shallowest first, each (B, 1, H, W); for training only.
+        """Logits of every column x[0][1..4], shallowest first, each (B, 1, H, W); for training only.
 
         The last is what `forward` returns.
         """
