@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -155,8 +156,9 @@ def read_card(folder: Path) -> WeightsCard:
             not isinstance(card.sha256, str)
             or not 0 <= card.threshold <= 1
             or card.keep not in get_args(Keep)
+            or not 0 < card.temperature < math.inf
         ):
-            raise ValueError("sha256, threshold or keep is out of range")
+            raise ValueError("sha256, threshold, keep or temperature is out of range")
         known = card.spec.architecture in ARCHITECTURES
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing; this is not a weights folder") from error

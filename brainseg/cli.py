@@ -306,6 +306,10 @@ def evaluate(
     write_card: Annotated[
         bool, typer.Option("--write-card", help="State the figures in the cards of the weights folders.")
     ] = False,
+    missing_sequences: Annotated[
+        bool,
+        typer.Option("--missing-sequences", help="Also with FLAIR in place of other sequences; slower."),
+    ] = False,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
     as_json: JsonOption = False,
@@ -325,7 +329,14 @@ def evaluate(
         )
     with _progress(quiet=as_json) as step:
         result = run(
-            models, dataset, ensemble=ensemble, validation=validation, tta=tta, device=device, report=step
+            models,
+            dataset,
+            ensemble=ensemble,
+            validation=validation,
+            tta=tta,
+            missing_sequences=missing_sequences or write_card,
+            device=device,
+            report=step,
         )
     if write_card:
         for name, one in zip(names, models, strict=True):
@@ -345,6 +356,7 @@ def evaluate(
         )
     console = _console()
     console.print(table)
+    _print_behaviour(console, result["models"])
     seen = sorted(
         {
             p
@@ -360,6 +372,33 @@ def evaluate(
         )
     console.print(result["protocol"], style="dim", highlight=False)
     console.print(RESEARCH_USE, style="dim", highlight=False)
+
+
+def _print_behaviour(console: Console, models: dict[str, Any]) -> None:
+    """What the cards state beside Dice: healthy slices, calibration, missing sequences."""
+    table = Table(title="slices without tumour, and calibration")
+    for column in ("model", "false positives", "median pixels", "ECE", "ECE at lesions"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, row in models.items():
+        healthy, calibration = row["healthy_slices"], row["calibration"]
+        table.add_row(
+            name,
+            f"{healthy['with_false_positives']} of {healthy['slices']}",
+            f"{healthy['median_false_pixels']:.0f}",
+            f"{calibration['ece']:.4f}",
+            f"{calibration['ece_lesion']:.3f}",
+        )
+    console.print(table)
+    lacking = list(next(iter(models.values())).get("missing_sequences", {}))
+    if not lacking:
+        return
+    table = Table(title="mean Dice with FLAIR in place of")
+    for column in ("model", *lacking):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, row in models.items():
+        cells = [_text(row["missing_sequences"][sequences], "dice_mean") for sequences in lacking]
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 @app.command()
@@ -386,9 +425,14 @@ def train(
 
     settings = read_recipe(recipe, overrides or [])
     folder = out or Path("runs") / settings.name
-    with _progress(quiet=False) as step:
+    # Of several processes the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    with _progress(quiet=not first) as step:
         card = run(settings, recipe.parent, data, folder, resume=resume, report=step)
-    typer.echo(f"weights in {folder / 'weights'}, threshold {card.threshold:g}, components kept: {card.keep}")
+    if first:
+        typer.echo(
+            f"weights in {folder / 'weights'}, threshold {card.threshold:g}, components kept: {card.keep}"
+        )
 
 
 @app.command()

@@ -99,11 +99,13 @@ def gate_names(network: nn.Module) -> list[tuple[str, AttentionGate, int]]:
     return sorted(gates, key=lambda gate: (gate[2], gate[0]))
 
 
-def probabilities(network: nn.Module, batch: FloatArray, device: torch.device) -> FloatArray:
-    """(B, 3, h, w) float32 -> (B, h, w) float32 in 0..1."""
+def probabilities(
+    network: nn.Module, batch: FloatArray, device: torch.device, temperature: float = 1.0
+) -> FloatArray:
+    """(B, 3, h, w) float32 -> (B, h, w) float32 in 0..1, the sigmoid of the logits over the temperature."""
     x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(device):
-        out = torch.sigmoid(network(x).float())
+        out = torch.sigmoid(network(x).float() / temperature)
     return np.asarray(out[:, 0].cpu().numpy(), np.float32)
 
 
@@ -139,6 +141,7 @@ class Predictor:
         started = time.perf_counter()
         images, geometry = self.model.preprocess.apply(study)
         total = len(images)
+        temperature = self.model.card.temperature
         parts: list[FloatArray] = []
         gates: dict[str, list[FloatArray]] = {}
         if progress:
@@ -149,14 +152,14 @@ class Predictor:
             batch = images[start : start + BATCH]
             if attention:
                 with capture_gates(self.network) as seen:
-                    part = probabilities(self.network, batch, self.device)
+                    part = probabilities(self.network, batch, self.device, temperature)
                 for key, value in seen.items():
                     gates.setdefault(key, []).append(value[:, 0].numpy().astype(np.float16))
             else:
-                part = probabilities(self.network, batch, self.device)
+                part = probabilities(self.network, batch, self.device, temperature)
             if tta:
                 mirrored = np.ascontiguousarray(batch[..., ::-1])
-                other = probabilities(self.network, mirrored, self.device)[..., ::-1]
+                other = probabilities(self.network, mirrored, self.device, temperature)[..., ::-1]
                 part = np.asarray((part + other) / 2, np.float32)
             parts.append(part)
             if progress:

@@ -225,6 +225,7 @@ class WeightsCard:
         preprocess: fields of `brainseg.preprocess.Preprocess`.
         threshold: operating point, chosen on validation patients.
         keep: post-processing, chosen on validation patients.
+        temperature: logits are divided by it before the sigmoid; fitted on validation patients.
         sha256: of model.safetensors.
         licence: SPDX-like identifier of the weights' licence.
         training_patients: IDs the weights were fitted on.
@@ -246,3 +247,4 @@ class WeightsCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     version: str = ""
     init: str = ""
+    temperature: float = 1.0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -224,6 +225,48 @@ def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_
     assert "starting from the weights other (sha256 abababababab)" in text
     assert text.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
     assert RESEARCH_USE in text
+
+    lacking = row["missing_sequences"]
+    for sequences in ("T1 before contrast", "T1 after contrast", "both"):
+        assert f"| {sequences} | {lacking[sequences]['dice_mean']:.3f} |" in text
+    assert f"of {row['healthy_slices']['slices']} slices without tumour" in text
+    assert f"{row['calibration']['ece']:.4f} over all voxels" in text
+
+
+def test_missing_sequences_are_scored_as_for_a_patient_without_them(
+    run: Run, folders, dataset, tmp_path
+) -> None:
+    shutil.copytree(dataset / "CASE_B", tmp_path / "whole" / "CASE_B")
+    shutil.copytree(dataset / "CASE_B", tmp_path / "flair" / "CASE_B")
+    for path in (tmp_path / "flair" / "CASE_B").glob("CASE_B_?.tif"):
+        flair = tifffile.imread(path)[..., 1]
+        tifffile.imwrite(path, np.stack([flair] * 3, axis=-1), photometric="rgb")
+    rows = []
+    for name in ("whole", "flair"):
+        arguments = ["evaluate", tmp_path / name, "--model", folders["unet"], "--missing-sequences", "--json"]
+        rows.append(json.loads(run(*arguments)[1])["models"]["unet"])
+    whole, flair = rows
+    assert whole["dice_mean"] != flair["dice_mean"]
+    assert whole["missing_sequences"]["both"]["dice_mean"] == flair["dice_mean"]
+    assert {row["dice_mean"] for row in flair["missing_sequences"].values()} == {flair["dice_mean"]}
+    _, out, _ = run(*arguments[:-1])
+    assert "with FLAIR in place of" in out
+    assert "T1 after contrast" in out
+
+
+def test_healthy_slices_are_those_without_tumour_in_the_reference(run: Run, folders, dataset) -> None:
+    _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
+    found = json.loads(out)["models"]["unet"]["healthy_slices"]
+    slices, false = 0, []
+    for case in ("CASE_A", "CASE_B", "CASE_C"):
+        _, out, _ = run("predict", dataset / case, "--model", folders["unet"], "--json")
+        areas = json.loads(out)["models"]["unet"]["area_per_slice"]
+        for number, area in enumerate(areas, 1):
+            if not tifffile.imread(dataset / case / f"{case}_{number}_mask.tif").any():
+                slices += 1
+                false += [area] if area else []
+    assert (found["slices"], found["with_false_positives"]) == (slices, len(false))
+    assert found["median_false_pixels"] == (np.median(false) if false else 0)
 
 
 def test_data_check_counts_and_fails_on_errors(run: Run, dataset, tmp_path) -> None:

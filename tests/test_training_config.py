@@ -158,7 +158,6 @@ def test_wrong_types(small: Path, override: str, says: str) -> None:
         ("patience=0", "patience"),
         ("seed=-1", "seed"),
         ("data.tumour_fraction=1.1", "data.tumour_fraction"),
-        ("data.workers=-1", "data.workers"),
         ("augment.flip=2", "augment.flip"),
         ("augment.scale=1", "augment.scale"),
         ("augment.gamma=1", "augment.gamma"),

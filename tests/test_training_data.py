@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +19,21 @@ from hypothesis import strategies as st
 from brainseg.preprocess import Preprocess
 from brainseg.training.config import Augment, Data, RecipeError
 from brainseg.training.data import (
+    MAX_WORKERS,
     Draw,
     SliceData,
     augmented,
-    batches,
     draws,
     institution,
     make_folds,
+    make_loader,
     make_pipeline,
     patient_folders,
     read_fold,
     read_patients,
+    share,
     without_mask,
+    workers_beside,
 )
 from brainseg.types import InputError, Source, Study
 
@@ -364,12 +366,10 @@ def test_items_are_the_preprocessed_slices() -> None:
     preprocess = Preprocess(size=SIZE)
     data = SliceData([one, study("SYN_BB_0002", slices=2)], preprocess, NONE)
     assert data.has_tumour.tolist() == [True, False, True, False, True, True, False]
-    data.order = [Draw(index, SIZE, 0) for index in (3, 2)]
-    assert len(data) == 2
     expected, _ = preprocess.apply(one)
     assert one.reference is not None
-    for position, index in enumerate((3, 2)):
-        image, mask = data[position]
+    for index in (3, 2):
+        image, mask = data[Draw(index, SIZE, 0)]
         assert image.shape == (3, SIZE, SIZE)
         assert mask.shape == (1, SIZE, SIZE)
         assert image.dtype == mask.dtype == torch.float32
@@ -381,14 +381,32 @@ def test_items_are_the_preprocessed_slices() -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_batches_do_not_depend_on_workers_or_touch_the_random_state() -> None:
     data = SliceData([study()], Preprocess(size=SIZE), Augment())
-    data.order = draws(data.has_tumour, Data(samples_per_epoch=11), 48, seed=0, epoch=1)
-    state = torch.get_rng_state()
-    alone: list[Any] = list(batches(data, 2, workers=0))
-    helped: list[Any] = list(batches(data, 2, workers=2))
-    assert torch.equal(torch.get_rng_state(), state), "dropout draws from it"
-    assert len(alone) == len(helped) == 5, "an incomplete last batch is left out"
-    for one, other in zip(alone, helped, strict=True):
-        assert one[0].shape == (2, 3, 48, 48)
-        assert one[1].shape == (2, 1, 48, 48)
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+    order: list[list[Draw]] = []
+    loaders = [make_loader(data, order, workers) for workers in (0, 2)]
+    for epoch in (0, 1):
+        order[:] = share(draws(data.has_tumour, Data(samples_per_epoch=10), 48, 0, epoch), 2, 0, 1)
+        state = torch.get_rng_state()
+        alone, helped = (list(loader) for loader in loaders)
+        assert torch.equal(torch.get_rng_state(), state), "dropout draws from it"
+        assert len(alone) == len(helped) == 5
+        for one, other in zip(alone, helped, strict=True):
+            assert one[0].shape == (2, 3, 48, 48)
+            assert one[1].shape == (2, 1, 48, 48)
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+
+
+def test_processes_share_each_batch() -> None:
+    samples = [Draw(index, SIZE, 0) for index in range(12)]
+    parts = [share(samples, 6, index, 3) for index in range(3)]
+    assert share(samples, 6, 0, 1) == [samples[:6], samples[6:]]
+    for batch, whole in enumerate((samples[:6], samples[6:])):
+        shares = [part[batch] for part in parts]
+        assert [len(one) for one in shares] == [2, 2, 2]
+        assert sorted(draw.index for one in shares for draw in one) == [draw.index for draw in whole]
+
+
+def test_workers_are_beside_a_gpu_alone() -> None:
+    assert workers_beside("cpu", 1) == 0
+    assert workers_beside("cuda", 10_000) == 1
+    assert 1 <= workers_beside("cuda", 1) <= MAX_WORKERS

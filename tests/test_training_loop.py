@@ -395,8 +395,6 @@ def test_another_recipe_does_not_resume_a_run(lgg: Path, tmp_path: Path) -> None
     assert "differs in augment.rotate and seed;" in sentence(caught)
     with pytest.raises(RecipeError, match="stages"):
         run(tiny(stages=(Stage(32, 3, 2),)), lgg, tmp_path, resume=True)
-    # The loader's processes change no number.
-    run(tiny(data=replace(tiny().data, workers=1)), lgg, tmp_path, resume=True)
 
     split = json.loads((lgg / "folds.json").read_text())["folds"]
     (tmp_path / "folds.json").write_text(json.dumps({"folds": [split[1][:1], split[0] + split[1][1:]]}))
@@ -650,3 +648,67 @@ def test_init_that_would_mislead_or_does_not_fit(lgg: Path, tmp_path: Path) -> N
     assert f"was trained on 1 validation patient, first {PATIENTS[0]}" in sentence(caught)
     with pytest.raises(WeightsError, match="no weights"):
         run(tiny(init="nothing here"), lgg, tmp_path / "b")
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+RECIPE = """
+name = "tiny"
+precision = "no"
+accumulate = 2
+model = {architecture = "attention_unet", width = 16, norm = "group"}
+preprocess = {size = 64}
+data = {split = "folds.json", samples_per_epoch = 8}
+optim = {lr = 3e-3, warmup_steps = 2, ema = 0.5}
+stages = [{size = 32, epochs = 2, batch = 2}, {size = 64, epochs = 1, batch = 4}]
+"""
+
+
+def launch(processes: int, lgg: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`brainseg train` in one or more processes on the CPU; accelerate launches GPUs by the same torchrun."""
+    recipe = lgg / "tiny.toml"
+    recipe.write_text(RECIPE)
+    command = ["-m", "brainseg", "train", str(recipe), "--data", str(lgg), "--out", str(out), *options]
+    if processes > 1:
+        command = [*f"-m torch.distributed.run --standalone --nproc_per_node {processes}".split(), *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+
+
+def test_two_processes_give_the_result_of_one(lgg: Path, tmp_path: Path) -> None:
+    """Same global batch, gradients averaged by gloo: equal up to the order of sums."""
+    for processes in (1, 2):
+        done = launch(processes, lgg, tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("weights in") == 1, "one process speaks for all"
+    one, two = (torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("1", "2"))
+    torch.manual_seed(0)
+    start = build(ModelSpec("attention_unet", width=16, norm="group")).state_dict()
+    # Adam's first steps make much of small gradients, rounding included: compare with the way travelled.
+    flat = [
+        torch.cat([state[key].flatten() for key in start])
+        for state in (start, one["network"], two["network"])
+    ]
+    travelled = torch.linalg.norm(flat[1] - flat[0])
+    assert torch.linalg.norm(flat[2] - flat[1]) < 0.02 * travelled
+    rows = [one["progress"]["history"], two["progress"]["history"]]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]] == [2, 4, 5]
+    for alone, shared in zip(*rows, strict=True):
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert shared["dice_mean"] == pytest.approx(alone["dice_mean"], abs=0.02)
+    cards = [json.loads((tmp_path / n / "weights/config.json").read_bytes()) for n in ("1", "2")]
+    assert cards[0].keys() == cards[1].keys()
+    assert cards[0]["keep"] == cards[1]["keep"]
+
+
+def test_several_processes_refuse_what_would_differ(lgg: Path, tmp_path: Path) -> None:
+    for override, says in (
+        ("model.norm=batch", "BatchNorm over several processes needs CUDA devices"),
+        ("stages=[{size=32, epochs=1, batch=3}]", "a batch of 3 cannot be shared by 2 processes"),
+    ):
+        done = launch(2, lgg, tmp_path, "--set", override)
+        assert done.returncode != 0
+        assert says in done.stderr
+        assert not (tmp_path / "recipe.json").exists()

@@ -30,14 +30,12 @@ class Data:
         fold: number of the fold kept for validation, 0 the first.
         samples_per_epoch: slices drawn an epoch.
         tumour_fraction: share of them that show tumour; the rest are drawn from slices without.
-        workers: processes that load and augment; 0 does it in the training process. The samples are the same.
     """
 
     split: str = "lgg_folds.json"
     fold: int = 0
     samples_per_epoch: int = 2000
     tumour_fraction: float = 0.6
-    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Recipe:
     Attributes:
         name: of the weights folder.
         model: the network.
-        stages: run one after the other.
+        stages: run one after the other. A batch is the global one: several processes share it.
         preprocess: stored with the weights; its `size` is the one of validation and of use.
         data, augment, loss, optim: see there.
         init: weights to start from (tensors of equal name and shape are taken over), or empty.
@@ -267,7 +265,6 @@ def _check(recipe: Recipe, where: str) -> None:
     }
     not_negative = {
         "seed": recipe.seed,
-        "data.workers": data.workers,
         "augment.rotate": augment.rotate,
         "loss.alpha": loss.alpha,
         "loss.beta": loss.beta,

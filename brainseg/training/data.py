@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -128,6 +128,10 @@ def without_mask(study: Study) -> int:
     return roles["slice"] - roles["mask"]
 
 
+MAX_WORKERS = 12
+"""Processes that load and augment beside a GPU: each makes some hundred slices a second."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """One sample to make: which slice, at what size, and the seed of its augmentation."""
@@ -189,13 +193,8 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         self.has_tumour: BoolArray = np.asarray(self.masks.any(axis=(1, 2)))
         self.augment = augment
         self._pipelines: dict[int, Any] = {}
-        self.order: list[Draw] = []
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        draw = self.order[position]
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         if draw.size not in self._pipelines:
             self._pipelines[draw.size] = make_pipeline(self.augment, draw.size)
         image, mask = augmented(
@@ -256,16 +255,30 @@ def augmented(
     return np.clip(image, 0.0, 1.0), mask
 
 
-def batches(data: SliceData, size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of `data.order` as it stands: images (size, 3, size, size), masks (size, 1, size, size)."""
-    # A generator of its own: the loader draws a worker seed at each start, which must not touch the
-    # random state that dropout uses.
-    loader = torch.utils.data.DataLoader(
+def share(samples: Sequence[Draw], batch: int, index: int, count: int) -> list[list[Draw]]:
+    """What process `index` of `count` takes of each batch; together they take the whole of it."""
+    return [list(samples[start + index : start + batch : count]) for start in range(0, len(samples), batch)]
+
+
+def workers_beside(device: str, processes: int) -> int:
+    """Loading processes for each of `processes` training ones: none on the CPU, whose cores are busy."""
+    return 0 if device == "cpu" else max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // processes))
+
+
+def make_loader(
+    data: SliceData, order: list[list[Draw]], workers: int
+) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of `order` as it stands when an epoch begins: images (B, 3, h, w), masks (B, 1, h, w).
+
+    They do not depend on `workers`, the processes that make them, which live as long as the loader.
+    """
+    return torch.utils.data.DataLoader(
         data,
-        batch_size=size,
+        batch_sampler=order,
         num_workers=workers,
-        drop_last=True,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # Its own: the loader draws a worker seed at each start, which must not touch the random state that
+        # dropout uses.
         generator=torch.Generator(),
     )
-    yield from loader

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,29 @@ from brainseg.io.text import plural
 from brainseg.metrics import FIGURES, compare, metrics_to_json, summarise
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import segment
+from brainseg.training.calibration import Reliability, reliability
 from brainseg.training.data import patient_folders, without_mask
-from brainseg.types import RESEARCH_USE, InputError, Keep, Metrics, Study, Undefined, WeightsCard
+from brainseg.types import (
+    RESEARCH_USE,
+    BoolArray,
+    FloatArray,
+    InputError,
+    Keep,
+    Metrics,
+    Study,
+    Undefined,
+    WeightsCard,
+)
 
 ENSEMBLE = "ensemble"
 PROTOCOL = (
     "Volumetric Dice by patient on the original grid, averaged over patients; both masks empty: not "
     "computable and left out; missed lesion: 0."
 )
+MISSING = {"T1 before contrast": (0,), "T1 after contrast": (2,), "both": (0, 2)}
+"""Channels that FLAIR takes the place of, as in the data where a sequence is missing."""
+LESION_FLOOR = 0.01
+"""Voxels below this probability that are no tumour either are out of the question."""
 Report = Callable[[str, int, int], None]
 
 
@@ -35,6 +52,7 @@ def evaluate(
     ensemble: bool = False,
     validation: bool = False,
     tta: bool = False,
+    missing_sequences: bool = False,
     device: str = "auto",
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -47,38 +65,33 @@ def evaluate(
             largest component when most of the models do.
         validation: only the patients that every model's card lists as validation patients.
         tta: average over left-right flips.
+        missing_sequences: also with FLAIR in place of T1 before contrast, after contrast, and both; four
+            times the work.
         device: see `brainseg.inference.choose_device`.
         report: called with (sentence, patients done, patients in all).
 
     Returns:
         ``{"protocol", "models": {NAME: {"dice_mean", "dice_median", "dice_std", "missed", ...,
-        "patients": {ID: {"dice", "iou", "sensitivity", "precision", "hd95", ...}}}}}``; figures that are
-        not computable are None, with the reason under ``not_computable``.
+        "healthy_slices", "calibration", "missing_sequences", "patients": {ID: {"dice", "iou", "sensitivity",
+        "precision", "hd95", ...}}}}}``; figures that are not computable are None, with the reason under
+        ``not_computable``.
 
     Raises:
         InputError: if there is nothing to evaluate, or a patient cannot be read or lacks a mask.
     """
-    folders = patient_folders(dataset)
-    if validation:
-        wanted = set.intersection(*(set(model.card.validation_patients) for model in models))
-        missing = sorted(wanted - folders.keys())
-        if missing or not wanted:
-            raise InputError(
-                f"{dataset} lacks {plural(len(missing), 'validation patient')}, first {missing[0]}; "
-                "fetch the data again"
-                if missing
-                else "these models have no validation patient in common; leave out --validation"
-            )
-        folders = {patient: folder for patient, folder in folders.items() if patient in wanted}
+    folders = _validation_folders(models, dataset) if validation else patient_folders(dataset)
     predictors = [Predictor(model, device) for model in models]
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    metrics: dict[str, dict[str, Metrics]] = {}
+    found: dict[str, dict[str, _Scored]] = {}
+    lacking: dict[str, dict[str, dict[str, Metrics]]] = {}
     for done, (patient, folder) in enumerate(folders.items()):
         if report:
             report(patient, done, len(folders))
-        for name, one, seen in _patient(predictors, _with_masks(folder), ensemble, tta):
-            metrics.setdefault(name, {})[patient] = one
-            found.setdefault(name, {})[patient] = metrics_to_json(one) | {"seen_in_training": seen}
+        study = _with_masks(folder)
+        for name, one in _patient(predictors, study, ensemble, tta):
+            found.setdefault(name, {})[patient] = one
+        for sequences, channels in MISSING.items() if missing_sequences else ():
+            for name, one in _patient(predictors, _without(study, channels), ensemble, tta):
+                lacking.setdefault(name, {}).setdefault(sequences, {})[patient] = one.metrics
     if report:
         report("done", len(folders), len(folders))
     used = {predictor.model.card.name: _weights(predictor) for predictor in predictors}
@@ -87,10 +100,92 @@ def evaluate(
         "brainseg_version": __version__,
         "protocol": PROTOCOL + (" Mean over left-right flips." if tta else ""),
         "models": {
-            name: used.get(name, {}) | summarise(metrics[name]) | {"patients": patients}
+            name: used.get(name, {})
+            | summarise({patient: one.metrics for patient, one in patients.items()})
+            | _behaviour(list(patients.values()))
+            | (
+                {"missing_sequences": {key: _brief(summarise(row)) for key, row in lacking[name].items()}}
+                if missing_sequences
+                else {}
+            )
+            | {
+                "patients": {
+                    patient: metrics_to_json(one.metrics) | {"seen_in_training": one.seen}
+                    for patient, one in patients.items()
+                }
+            }
             for name, patients in found.items()
         },
     }
+
+
+def _validation_folders(models: Sequence[LoadedModel], dataset: Path) -> dict[str, Path]:
+    folders = patient_folders(dataset)
+    wanted = set.intersection(*(set(model.card.validation_patients) for model in models))
+    missing = sorted(wanted - folders.keys())
+    if missing or not wanted:
+        raise InputError(
+            f"{dataset} lacks {plural(len(missing), 'validation patient')}, first {missing[0]}; "
+            "fetch the data again"
+            if missing
+            else "these models have no validation patient in common; leave out --validation"
+        )
+    return {patient: folder for patient, folder in folders.items() if patient in wanted}
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """What one model made of one patient."""
+
+    metrics: Metrics
+    seen: bool
+    healthy: int
+    """Slices without tumour in the reference."""
+    false: tuple[int, ...]
+    """Pixels found in each of those of them where any was."""
+    everywhere: Reliability
+    lesion: Reliability
+
+
+def _scored(mask: BoolArray, probability: FloatArray, study: Study, seen: bool) -> _Scored:
+    assert study.reference is not None
+    healthy = ~study.reference.any(axis=(1, 2))
+    areas = mask[healthy].sum(axis=(1, 2))
+    return _Scored(
+        compare(mask, study.reference, study.spacing_mm),
+        seen,
+        int(healthy.sum()),
+        tuple(int(area) for area in areas[areas > 0]),
+        reliability(probability, study.reference),
+        reliability(probability, study.reference, LESION_FLOOR),
+    )
+
+
+def _behaviour(patients: Sequence[_Scored]) -> dict[str, Any]:
+    """False positives on slices without tumour, and calibration, over all patients."""
+    false = [area for one in patients for area in one.false]
+    everywhere, lesion = (
+        reduce(add, (getattr(one, name) for one in patients)) for name in ("everywhere", "lesion")
+    )
+    return {
+        "healthy_slices": {
+            "slices": sum(one.healthy for one in patients),
+            "with_false_positives": len(false),
+            "median_false_pixels": float(np.median(false)) if false else 0.0,
+        },
+        "calibration": {"ece": everywhere.ece, "ece_lesion": lesion.ece, "lesion_floor": LESION_FLOOR},
+    }
+
+
+def _brief(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: summary[key] for key in ("dice_mean", "dice_median", "missed")}
+
+
+def _without(study: Study, channels: tuple[int, ...]) -> Study:
+    slices = study.slices.copy()
+    for channel in channels:
+        slices[..., channel] = slices[..., 1]
+    return replace(study, slices=slices)
 
 
 def _weights(predictor: Predictor) -> dict[str, Any]:
@@ -116,23 +211,20 @@ def _with_masks(folder: Path) -> Study:
 
 def _patient(
     predictors: Sequence[Predictor], study: Study, ensemble: bool, tta: bool
-) -> Iterator[tuple[str, Metrics, bool]]:
-    """(model, figures, whether it was trained on this patient) for each model, then their ensemble."""
-    assert study.reference is not None
+) -> Iterator[tuple[str, _Scored]]:
+    """(model, what it made of the patient) for each model, then their ensemble."""
     predictions = [predictor.predict(study, tta=tta, attention=False) for predictor in predictors]
     for prediction in predictions:
         mask = segment(prediction.probability, prediction.threshold, prediction.keep)
-        metrics = compare(mask, study.reference, study.spacing_mm)
-        yield prediction.model, metrics, prediction.seen_in_training
+        yield prediction.model, _scored(mask, prediction.probability, study, prediction.seen_in_training)
     if ensemble:
         probability = np.asarray(np.mean([p.probability for p in predictions], axis=0), np.float32)
         threshold = float(np.mean([p.threshold for p in predictions]))
         keep: Keep = (
             "largest" if sum(p.keep == "largest" for p in predictions) * 2 > len(predictions) else "all"
         )
-        mask = segment(probability, threshold, keep)
         seen = any(p.seen_in_training for p in predictions)
-        yield ENSEMBLE, compare(mask, study.reference, study.spacing_mm), seen
+        yield ENSEMBLE, _scored(segment(probability, threshold, keep), probability, study, seen)
 
 
 def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> None:
@@ -146,6 +238,8 @@ def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> No
         raise InputError(f"the card of {card.name} states its validation patients alone; add --validation")
     own = ("weights_sha256", "threshold", "keep")
     stated = {key: value for key, value in figures.items() if key not in own}
+    if "missing_sequences" not in figures:
+        raise InputError(f"the card of {card.name} states figures for missing sequences; evaluate those too")
     card = replace(card, metrics={"protocol": result["protocol"]} | stated)
     write_card(folder, card)
     (folder / "README.md").write_text(model_card(card), encoding="utf-8")
@@ -226,6 +320,33 @@ validation patients are listed in config.json.
 
 Research on lower-grade glioma. The data are preoperative grade II and III gliomas from five institutions;
 other tumours, operated brains, other scanners and slices other than axial were not seen. The network sees
-one slice at a time. Where a sequence is missing, FLAIR in its place was part of the training; figures for
-that case alone were not measured.
+one slice at a time.
+
+{_measured(card)}
 """
+
+
+def _measured(card: WeightsCard) -> str:
+    """What the card says of healthy slices, missing sequences and calibration."""
+    healthy, calibration = card.metrics["healthy_slices"], card.metrics["calibration"]
+    share = healthy["with_false_positives"] / healthy["slices"] if healthy["slices"] else 0.0
+    rows = "\n".join(
+        f"| {key} | {row['dice_mean']:.3f} | {row['dice_median']:.3f} | {row['missed']} |"
+        for key, row in card.metrics["missing_sequences"].items()
+    )
+    return f"""Measured on the validation patients:
+
+- Healthy slices: of {healthy["slices"]} slices without tumour in the reference,
+  {healthy["with_false_positives"]} ({share:.0%}) got a false positive; its median size is
+  {healthy["median_false_pixels"]:.0f} pixels. All are slices of patients with a tumour; brains without any
+  were not seen.
+- Missing sequences: with FLAIR in the place of a sequence, as in some patients of the training data:
+
+| in place of | mean Dice | median Dice | lesions missed |
+|---|---|---|---|
+{rows}
+
+- Calibration: the expected calibration error (15 bins) is {calibration["ece"]:.4f} over all voxels, and
+  {calibration["ece_lesion"]:.3f} over those that are tumour or got a probability of
+  {calibration["lesion_floor"]:g} or more. Logits are divided by a temperature of {card.temperature:g}, fitted
+  on the same patients."""

@@ -15,23 +15,35 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from brainseg import __version__
-from brainseg.checkpoint import initialise_from, load, save
+from brainseg.checkpoint import initialise_from, load, read_card, save
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
 from brainseg.metrics import dice
 from brainseg.models import UNet, UNetPP, build
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
+from brainseg.training.calibration import fit_temperature
 from brainseg.training.config import Recipe, RecipeError
-from brainseg.training.data import SliceData, batches, draws, read_fold, read_patients
+from brainseg.training.data import (
+    Draw,
+    SliceData,
+    draws,
+    make_loader,
+    read_fold,
+    read_patients,
+    share,
+    workers_beside,
+)
 from brainseg.training.losses import make_loss
 from brainseg.types import (
     BrainsegError,
+    Figure,
     FloatArray,
     InputError,
     Keep,
@@ -149,13 +161,6 @@ def train(
     """
     training_ids, validation_ids = read_fold(recipe_folder / recipe.data.split, recipe.data.fold)
     total = sum(recipe.steps_in(epoch) for epoch in range(recipe.epochs))
-    if report:
-        report(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
-    torch.manual_seed(recipe.seed)
-    data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
-    validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
-    begin(out, recipe, training_ids, validation_ids, resume=resume)
-
     # Accelerate keeps the precision for the whole process, where an earlier run may have set another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -163,7 +168,80 @@ def train(
         mixed_precision=recipe.precision,
         step_scheduler_with_optimizer=False,
     )
+    check_processes(recipe, accelerator)
+    first = accelerator.is_main_process
+    report = report if first else None
+    if report:
+        report(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
+    torch.manual_seed(recipe.seed)
+    data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
+    validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
+    if first:
+        begin(out, recipe, training_ids, validation_ids, resume=resume)
+    accelerator.wait_for_everyone()
+
     network, seen, origin = make_network(recipe, training_ids, validation_ids)
+    run, heads = make_run(recipe, network, accelerator, total)
+    if resume and (out / "last.pt").is_file():
+        run.restore(out / "last.pt")
+    progress = run.progress
+    card = make_card(recipe, seen, validation_ids, origin)
+    order: list[list[Draw]] = []
+    loader = make_loader(data, order, workers_beside(accelerator.device.type, accelerator.num_processes))
+
+    while progress.epoch < recipe.epochs and progress.since_best < recipe.patience:
+        started = time.perf_counter()
+        stage = recipe.stage_of(progress.epoch)
+        samples = draws(data.has_tumour, recipe.data, stage.size, recipe.seed, progress.epoch)
+        samples = samples[: recipe.steps_in(progress.epoch) * stage.batch * recipe.accumulate]
+        order[:] = share(samples, stage.batch, accelerator.process_index, accelerator.num_processes)
+        if not first:
+            seed_process(recipe.seed, progress.epoch, accelerator.process_index)
+        loss = train_epoch(recipe, run, accelerator, heads, loader, total, report)
+        progress.epoch += 1
+        row = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "size": stage.size,
+            "lr": run.optimiser.param_groups[0]["lr"],
+            "loss": loss,
+            "samples_per_second": len(samples) / (time.perf_counter() - started),
+        }
+        if progress.epoch % recipe.validate_every == 0 or progress.epoch == recipe.epochs:
+            row |= validate(run, validation, accelerator)
+            if first and progress.since_best == 0:
+                save(out / "weights", cast("UNet | UNetPP", run.averaged.module), card)
+        progress.history.append(row)
+        if first:
+            write_logs(out, progress.history)
+            run.save(out / "last.pt")
+        if report:
+            report(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
+    if first:
+        finish(out / "weights", validation, accelerator.device)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return read_card(out / "weights")
+
+
+def validate(run: Run, validation: Validation, accelerator: Accelerator) -> dict[str, float]:
+    """Score the averaged weights; tells the schedule, and counts validations since the best one."""
+    scores = validation.dice(run.averaged.module, accelerator)
+    mean = float(np.mean(scores))
+    if isinstance(run.schedule, ReduceLROnPlateau):
+        run.schedule.step(mean)
+    better = mean > run.progress.best
+    run.progress.best = mean if better else run.progress.best
+    run.progress.since_best = 0 if better else run.progress.since_best + 1
+    return {"dice_mean": mean, "dice_median": float(np.median(scores))}
+
+
+def make_run(
+    recipe: Recipe, network: UNet | UNetPP, accelerator: Accelerator, total: int
+) -> tuple[Run, nn.Module]:
+    """What a recipe's run starts with, and the network as training sees it, on the accelerator's device."""
+    if accelerator.num_processes > 1:
+        network = cast("UNet | UNetPP", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
     averaged = AveragedModel(
         network,
         device=accelerator.device,
@@ -173,11 +251,12 @@ def train(
     heads = Heads(network, recipe.loss.deep_supervision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optim.weight_decay), lr=recipe.optim.lr)
     heads, optimiser = accelerator.prepare(heads, optimiser)
-    run = Run(network, averaged, optimiser, make_schedule(recipe, optimiser, total))
-    if resume and (out / "last.pt").is_file():
-        run.restore(out / "last.pt")
-    progress = run.progress
-    card = WeightsCard(
+    return Run(network, averaged, optimiser, make_schedule(recipe, optimiser, total)), heads
+
+
+def make_card(recipe: Recipe, seen: Sequence[str], validation_ids: Sequence[str], origin: str) -> WeightsCard:
+    """The card of a run's weights, before `finish` chose their operating point."""
+    return WeightsCard(
         name=recipe.name,
         spec=recipe.model,
         preprocess=asdict(recipe.preprocess),
@@ -185,44 +264,36 @@ def train(
         keep="all",
         sha256="",
         licence=LICENCE,
-        training_patients=seen,
-        validation_patients=validation_ids,
+        training_patients=tuple(seen),
+        validation_patients=tuple(validation_ids),
         version=__version__,
         init=origin,
     )
 
-    while progress.epoch < recipe.epochs and progress.since_best < recipe.patience:
-        started = time.perf_counter()
-        stage = recipe.stage_of(progress.epoch)
-        data.order = draws(data.has_tumour, recipe.data, stage.size, recipe.seed, progress.epoch)
-        data.order = data.order[: recipe.steps_in(progress.epoch) * stage.batch * recipe.accumulate]
-        loss = train_epoch(
-            recipe, run, accelerator, heads, batches(data, stage.batch, recipe.data.workers), total, report
+
+def seed_process(seed: int, epoch: int, process: int) -> None:
+    """Give a process that is not the first a random state of its own for one epoch.
+
+    Dropout then differs between processes, and a resumed run repeats it: a checkpoint holds the random state
+    of the first process alone.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, process)).generate_state(1)[0]))
+
+
+def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Refuse what several processes would make differ from one.
+
+    Raises:
+        RecipeError: if a batch cannot be cut into equal parts, or BatchNorm cannot be synchronised.
+    """
+    count = accelerator.num_processes
+    for stage in recipe.stages:
+        if stage.batch % count:
+            raise RecipeError(f"a batch of {stage.batch} cannot be shared by {count} processes evenly")
+    if count > 1 and recipe.model.norm == "batch" and accelerator.device.type != "cuda":
+        raise RecipeError(
+            "BatchNorm over several processes needs CUDA devices; use model.norm group, or one process"
         )
-        progress.epoch += 1
-        row = {
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "size": stage.size,
-            "lr": optimiser.param_groups[0]["lr"],
-            "loss": loss,
-            "samples_per_second": len(data.order) / (time.perf_counter() - started),
-        }
-        if progress.epoch % recipe.validate_every == 0 or progress.epoch == recipe.epochs:
-            scores = validation.dice(averaged.module, accelerator.device)
-            row |= {"dice_mean": float(np.mean(scores)), "dice_median": float(np.median(scores))}
-            if isinstance(run.schedule, ReduceLROnPlateau):
-                run.schedule.step(row["dice_mean"])
-            progress.since_best += 1
-            if row["dice_mean"] > progress.best:
-                progress.best, progress.since_best = row["dice_mean"], 0
-                save(out / "weights", cast("UNet | UNetPP", averaged.module), card)
-        progress.history.append(row)
-        write_logs(out, progress.history)
-        run.save(out / "last.pt")
-        if report:
-            report(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
-    return finish(out / "weights", validation, accelerator.device)
 
 
 def train_epoch(
@@ -263,7 +334,7 @@ def train_epoch(
             progress.step += 1
             if report and (progress.step % 10 == 0 or progress.step == total):
                 report(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
-    return float(torch.stack(losses).mean())
+    return float(cast("Tensor", accelerator.reduce(torch.stack(losses).mean(), "mean")))
 
 
 def begin(
@@ -296,13 +367,13 @@ def begin(
 
 
 def _changed(frozen: Path, text: str) -> list[str]:
-    """Keys whose values differ, less those that leave the weights as they are."""
+    """Keys whose values differ."""
 
     def flat(value: Any, key: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             return {key: value}
         items = [flat(item, f"{key}.{name}" if key else name) for name, item in value.items()]
-        return {name: item for part in items for name, item in part.items() if name != "data.workers"}
+        return {name: item for part in items for name, item in part.items()}
 
     try:
         before, now = flat(json.loads(frozen.read_bytes()), ""), flat(json.loads(text), "")
@@ -371,41 +442,60 @@ class Validation:
     """
 
     def __init__(self, studies: Sequence[Study], preprocess: Preprocess) -> None:
-        if not any(study.reference is not None and study.reference.any() for study in studies):
+        self.references = [study.reference for study in studies if study.reference is not None]
+        if not any(reference.any() for reference in self.references):
             raise InputError("no validation patient has tumour; choose another data.fold or another split")
-        self.references = [study.reference for study in studies]
         self.inputs = [preprocess.apply(study) for study in studies]
 
-    def predict(self, network: nn.Module, device: torch.device) -> list[FloatArray]:
+    def predict(self, network: nn.Module, device: torch.device, temperature: float = 1.0) -> list[FloatArray]:
         """Probabilities (S, H, W) of each patient, without flips."""
-        network.eval()
-        out = []
-        for images, geometry in self.inputs:
-            parts = [
-                probabilities(network, images[n : n + BATCH], device) for n in range(0, len(images), BATCH)
-            ]
-            out.append(invert(np.concatenate(parts), geometry))
-        return out
+        return [self._predict(index, network, device, temperature) for index in range(len(self.inputs))]
 
-    def dice(self, network: nn.Module, device: torch.device) -> list[float]:
-        """Volumetric Dice of each patient at threshold 0.5; patients where it is not computable left out."""
-        return self.score(self.predict(network, device), 0.5, "all")
+    def _predict(
+        self, index: int, network: nn.Module, device: torch.device, temperature: float = 1.0
+    ) -> FloatArray:
+        network.eval()
+        images, geometry = self.inputs[index]
+        parts = [
+            probabilities(network, images[n : n + BATCH], device, temperature)
+            for n in range(0, len(images), BATCH)
+        ]
+        return invert(np.concatenate(parts), geometry)
+
+    def dice(self, network: nn.Module, accelerator: Accelerator) -> list[float]:
+        """Volumetric Dice of each patient at threshold 0.5; patients where it is not computable left out.
+
+        The processes share the patients, and all return all of them.
+        """
+        mine = range(accelerator.process_index, len(self.inputs), accelerator.num_processes)
+        found = [
+            (index, self._score(self._predict(index, network, accelerator.device), index)) for index in mine
+        ]
+        return [value for _, value in sorted(gather_object(found)) if not isinstance(value, Undefined)]
+
+    def _score(
+        self, probability: FloatArray, index: int, threshold: float = 0.5, keep: Keep = "all"
+    ) -> Figure:
+        return dice(segment(probability, threshold, keep), self.references[index])
 
     def score(self, predicted: Sequence[FloatArray], threshold: float, keep: Keep) -> list[float]:
         """Volumetric Dice of each patient at an operating point."""
-        found = []
-        for probability, reference in zip(predicted, self.references, strict=True):
-            assert reference is not None
-            value = dice(segment(probability, threshold, keep), reference)
-            if not isinstance(value, Undefined):
-                found.append(value)
-        return found
+        found = [self._score(one, index, threshold, keep) for index, one in enumerate(predicted)]
+        return [value for value in found if not isinstance(value, Undefined)]
 
 
 def finish(folder: Path, validation: Validation, device: torch.device) -> WeightsCard:
-    """Choose threshold and post-processing of the best weights on the validation patients; write the card."""
+    """Choose temperature, threshold and post-processing of the best weights on the validation patients.
+
+    They are written to the card.
+    """
     model = load(folder)
-    predicted = validation.predict(model.network.to(device, memory_format=torch.channels_last), device)  # type: ignore[call-overload]
+    network = model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    predicted = validation.predict(network, device)
+    temperature = fit_temperature(predicted, validation.references)
+    if temperature != 1.0:
+        # Anew, since resampling to the original grid follows the sigmoid.
+        predicted = validation.predict(network, device, temperature)
     points: list[tuple[float, float, Keep]] = [
         (float(np.mean(validation.score(predicted, threshold, keep))), threshold, keep)
         for keep in ("all", "largest")
@@ -413,7 +503,8 @@ def finish(folder: Path, validation: Validation, device: torch.device) -> Weight
     ]
     # Among equals, the point nearest to 0.5, and no post-processing rather than some.
     _, threshold, keep = max(points, key=lambda point: (point[0], -abs(point[1] - 0.5), point[2] == "all"))
-    return save(folder, model.network, replace(model.card, threshold=threshold, keep=keep))
+    card = replace(model.card, threshold=threshold, keep=keep, temperature=temperature)
+    return save(folder, model.network, card)
 
 
 def write_logs(out: Path, history: Sequence[dict[str, float]]) -> None:
