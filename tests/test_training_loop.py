@@ -18,6 +18,7 @@ import pytest
 import tifffile
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from brainseg.checkpoint import load, save
 from brainseg.models import build
@@ -577,6 +578,20 @@ def test_the_averaged_weights_are_the_ones_kept(lgg: Path, tmp_path: Path) -> No
             assert not torch.equal(averaged, state["network"][key]), key
         else:
             assert torch.equal(value, averaged), key
+
+
+def test_the_moving_average_looks_back_no_further_than_there_are_steps() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    expected = values[0]
+    for step, value in enumerate(values[1:], 1):
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    network = torch.nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(network, multi_avg_fn=loop.moving_average(0.6))
+    for value in values:
+        torch.nn.init.constant_(network.weight, float(value))
+        averaged.update_parameters(network)
+    assert float(averaged.module.weight) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["unetpp", "attention_unetpp"])

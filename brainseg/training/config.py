@@ -91,7 +91,7 @@ class Optim:
         warmup_steps: optimiser steps of linear warm-up, before ``"cosine"`` alone.
         plateau_patience: validations without a better one before ``"plateau"`` halves the rate.
         clip: largest gradient norm.
-        ema: decay of the averaged weights, which are the ones validated and kept.
+        ema: decay of the averaged weights, which are the ones validated and kept; lower in the first steps.
     """
 
     lr: float = 1e-3

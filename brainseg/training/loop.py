@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
@@ -245,13 +245,33 @@ def make_run(
     averaged = AveragedModel(
         network,
         device=accelerator.device,
-        multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema),  # type: ignore[no-untyped-call]
+        multi_avg_fn=moving_average(recipe.optim.ema),
         use_buffers=True,
     )
     heads = Heads(network, recipe.loss.deep_supervision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optim.weight_decay), lr=recipe.optim.lr)
     heads, optimiser = accelerator.prepare(heads, optimiser)
     return Run(network, averaged, optimiser, make_schedule(recipe, optimiser, total)), heads
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average for `AveragedModel`, over fewer steps while there were few.
+
+    A decay of 0.998 looks back some 500 steps; before that many were made, it would hold on to the random
+    start.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        done = int(count)
+        weight = 1 - min(decay, (1 + done) / (10 + done))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, weight)
+        else:
+            for mean, value in zip(averaged, current, strict=True):
+                mean.copy_(value)
+
+    return update
 
 
 def make_card(recipe: Recipe, seen: Sequence[str], validation_ids: Sequence[str], origin: str) -> WeightsCard:
