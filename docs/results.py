@@ -1,9 +1,9 @@
-"""Write docs/RESULTS.md from the cards of the weights and the results of the benchmarks.
+"""Write docs/RESULTS.md from its template, the cards of the weights and the results of the benchmarks.
 
     python docs/results.py            # writes it
     python docs/results.py --check    # fails if it is not what this would write
 
-Every figure in a table comes from a file; the words around them are here.
+Every figure in a table comes from a file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from brainseg.checkpoint import bundled
@@ -23,20 +24,13 @@ from brainseg.types import WeightsCard
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "RESULTS.md"
+TEMPLATE = HERE / "RESULTS.md.j2"
 RESULTS = HERE.parent / "benchmarks" / "results"
-TARGETS = {"unet": 0.87, "attention_unet": 0.89, "unetpp": 0.89, "attention_unetpp": 0.89}
+ENSEMBLE = "ensemble"
+TARGETS = {"unet": 0.87, "attention_unet": 0.89, "unetpp": 0.89, "attention_unetpp": 0.89, ENSEMBLE: 0.90}
 EARLIER = {"unet": 0.82, "attention_unet": 0.87, "unetpp": 0.85, "attention_unetpp": 0.81}
 BASE = "as the recipe"
 WORST = 6
-
-WORDS = {
-    "targets": "",
-    "training": "",
-    "failures": "",
-    "operating_points": "",
-    "ablations": "",
-    "speed": "",
-}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -51,26 +45,34 @@ def read(name: str) -> Any:
 
 
 def main_table(cards: dict[str, WeightsCard]) -> str:
-    """The four networks on the validation patients, beside targets and earlier figures."""
-    rows = []
+    """The four networks and their mean on the validation patients, beside targets and earlier figures."""
+    found = read("evaluation.json")["models"]
     for name, card in cards.items():
-        m = card.metrics
+        if found[name]["weights_sha256"] != card.sha256:
+            raise SystemExit(f"evaluation.json is of other weights than {name}; evaluate again")
+    rows = []
+    for name, m in found.items():
         dice = [row["dice"] for row in m["patients"].values()]
         quartiles = " to ".join(f"{value:.2f}" for value in np.quantile(dice, (0.25, 0.75)))
         error = np.std(dice, ddof=1) / np.sqrt(len(dice))
         rows.append(
             [
-                ARCHITECTURES[name].title,
+                title(name),
                 f"{m['dice_mean']:.3f} ± {error:.3f}",
                 f"{m['dice_median']:.3f}",
                 quartiles,
                 str(m["missed"]),
                 f"{TARGETS[name]:.2f}",
-                f"{EARLIER[name]:.2f}",
+                f"{EARLIER[name]:.2f}" if name in EARLIER else "",
             ]
         )
     head = ["network", "mean Dice ± standard error", "median", "middle half", "missed", "target", "earlier"]
     return table(head, rows)
+
+
+def title(name: str) -> str:
+    """What a model is called in a table."""
+    return ARCHITECTURES[name].title if name in ARCHITECTURES else "Ensemble of the four"
 
 
 def runs_table(cards: dict[str, WeightsCard]) -> str:
@@ -89,7 +91,7 @@ def runs_table(cards: dict[str, WeightsCard]) -> str:
         start = card.init.partition("@")[0] or "random"
         rows.append(
             [
-                ARCHITECTURES[name].title,
+                title(name),
                 start,
                 stages,
                 f"{slices:,}",
@@ -121,7 +123,7 @@ def failures(cards: dict[str, WeightsCard]) -> str:
                 f"{np.mean(precision):.2f}" if precision else "not computable",
             ]
         )
-    titles = [ARCHITECTURES[name].title for name in cards]
+    titles = [title(name) for name in cards]
     lost = 1 - np.mean([np.mean(values) for values in dice.values()])
     share = sum(1 - np.mean(dice[p]) for p in worst) / len(patients) / lost
     head = ["patient", *titles, "reference voxels", "mean sensitivity", "mean precision"]
@@ -139,7 +141,7 @@ def behaviour(cards: dict[str, WeightsCard]) -> str:
         lacking = card.metrics["missing_sequences"]
         rows.append(
             [
-                ARCHITECTURES[name].title,
+                title(name),
                 f"{healthy['with_false_positives']} of {healthy['slices']}",
                 *(f"{row['dice_mean']:.3f}" for row in lacking.values()),
                 f"{calibration['ece']:.4f}",
@@ -174,8 +176,7 @@ def operating_points(cards: dict[str, WeightsCard]) -> str:
                     *(f"{c['dice_mean']:.3f} ({c['missed']}) at {c['threshold']:g}" for c in cells),
                 ]
             )
-    titles = [ARCHITECTURES[m].title if m in ARCHITECTURES else "mean of the four" for m in models]
-    return table(["kept", *titles], rows)
+    return table(["kept", *map(title, models)], rows)
 
 
 def paired(
@@ -246,9 +247,9 @@ def speed() -> str:
     ]
     head = ["network", "way", "slices/s", "times plain", "of bf16 peak", "GFLOP/slice"]
     setting = (
-        f"{result['device']}, PyTorch {result['torch']}; width {result['width']}, slices of {result['size']} x "
-        f"{result['size']}, batch {result['batch']}, median of {result['rounds']} rounds; a large bf16 "
-        f"matrix product reaches {result['bf16_peak_tflops']:.2f} TFLOP/s."
+        f"{result['device']}, PyTorch {result['torch']}; width {result['width']}, slices "
+        f"of {result['size']} x {result['size']}, batch {result['batch']}, median of {result['rounds']} "
+        f"rounds; a large bf16 matrix product reaches {result['bf16_peak_tflops']:.2f} TFLOP/s."
     )
     return f"{setting}\n\n{table(head, rows)}"
 
@@ -257,78 +258,26 @@ def page() -> str:
     """The whole of RESULTS.md."""
     cards = bundled()
     first = next(iter(cards.values()))
-    count = len(first.validation_patients)
-    common = ", ".join(f"`{change}`" for change in read("ablations.json")["common"] if change != "init=")
-    return f"""# Results
-
-Written by `python docs/results.py` from the cards in `weights/`, the training logs and the results in
-`benchmarks/results/`. Research use only, not a medical device.
-
-## Protocol
-
-{first.metrics["protocol"]} {count} validation patients (fold 0 of `recipes/lgg_folds.json`, stratified
-by institution), {len(first.training_patients)} training patients, no patient in both. The validation patients
-also chose the epoch, the temperature, the threshold and the post-processing, so expect less on others. Computed in {first.metrics["precision"]} on the {first.metrics["device"].upper()}, without flips unless said.
-
-## The four networks
-
-`brainseg evaluate DATASET --model all --ensemble --validation --missing-sequences`
-
-{main_table(cards)}
-
-"Target" is what this set was meant to reach; "earlier" is what the same four networks were reported to reach
-before brainseg, protocol unstated. {WORDS["targets"]}
-
-## How they were trained
-
-`brainseg train recipes/NAME.toml --data DATASET`, on one CPU core each; logs in `benchmarks/results/`.
-
-{runs_table(cards)}
-
-{WORDS["training"]}
-
-## Where they fail
-
-{failures(cards)}
-
-{WORDS["failures"]}
-
-## Healthy slices, missing sequences, calibration
-
-{behaviour(cards)}
-
-False positives: slices without tumour in the reference in which a network finds some, all from patients who have
-a tumour elsewhere. "Without" a sequence: FLAIR in its place, mean Dice. ECE: expected calibration error in 15 bins
-over all voxels, and over those that are tumour or got a probability of at least
-{first.metrics["calibration"]["lesion_floor"]:g}.
-
-## Flips and post-processing
-
-`python benchmarks/operating_points.py DATASET`: mean Dice (lesions missed) at the best threshold of each row,
-chosen on the same patients.
-
-{operating_points(cards)}
-
-{WORDS["operating_points"]}
-
-## Ablations
-
-`python benchmarks/ablations.py DATASET`: one change at a time against `recipes/unet.toml`, made small and short
-({common}). Each network at the operating point chosen on the validation patients, without flips. The difference is
-taken patient by patient, averaged over seeds, with its standard error over patients; it is called clear when it
-exceeds two standard errors and has the same sign with every seed. Runs this short say what learns fast, and not
-always what ends best.
-
-{ablations()}
-
-{WORDS["ablations"]}
-
-## Training speed
-
-`python benchmarks/train_speed.py --json`. {speed()}
-
-{WORDS["speed"]}
-"""
+    common = [f"`{change}`" for change in read("ablations.json")["common"] if change != "init="]
+    template = jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return template.render(
+        protocol=first.metrics["protocol"],
+        validation=len(first.validation_patients),
+        training=len(first.training_patients),
+        precision=first.metrics["precision"],
+        device=first.metrics["device"].upper(),
+        lesion_floor=first.metrics["calibration"]["lesion_floor"],
+        common=", ".join(common),
+        main_table=main_table(cards),
+        runs_table=runs_table(cards),
+        failures=failures(cards),
+        behaviour=behaviour(cards),
+        operating_points=operating_points(cards),
+        ablations=ablations(),
+        speed=speed(),
+    )
 
 
 if __name__ == "__main__":

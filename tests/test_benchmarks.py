@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/ run, and docs/RESULTS.md is what they and the cards say; nothing here is timed."""
+"""The scripts in benchmarks/ run, and docs/RESULTS.md is what they and the cards say; nothing is timed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def test_an_ablation_trains_scores_and_is_not_repeated(
     ablations = script("benchmarks/ablations.py")
     (lgg / "recipe.toml").write_text(
         'name = "tiny"\nmodel = {architecture = "unet", width = 4}\npreprocess = {size = 32}\n'
-        'data = {split = "folds.json", samples_per_epoch = 4}\nstages = [{size = 32, epochs = 1, batch = 2}]\n'
+        'data = {split = "folds.json", samples_per_epoch = 4}\n'
+        "stages = [{size = 32, epochs = 1, batch = 2}]\n"
     )
     (lgg / "ablations.toml").write_text(
         'recipe = "recipe.toml"\nseeds = [0, 1]\ncommon = ["validate_every=1"]\n[against]\n[variants]\n'
