@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,13 @@ def folder_name(variant: str, seed: int) -> str:
 def run_one(spec: dict[str, Any], variant: str, seed: int, data: Path, out: Path) -> None:
     """Train one variant with one seed unless it is there already, and score it with and without flips."""
     folder = out / folder_name(variant, seed)
-    if (folder / "result.json").is_file():
-        return
     path = SPEC.parent / spec["recipe"]
     recipe = read_recipe(path, [*spec["common"], *spec["variants"][variant], f"seed={seed}"])
+    if (folder / "result.json").is_file():
+        frozen = json.loads((folder / "recipe.json").read_bytes())
+        if any(frozen[key] != value for key, value in json.loads(json.dumps(asdict(recipe))).items()):
+            raise typer.BadParameter(f"{folder} is of another recipe; choose another --out")
+        return
     train(recipe, path.parent, data, folder, resume=True)
     model = load(folder / "weights")
     scores = {}

@@ -76,10 +76,10 @@ def main(data: Annotated[Path, typer.Argument(help="Folder of patient folders, w
                 "missed": sum(value == 0 for value in values),
             }
         )
-    weights = {model.card.name: model.card.sha256 for model in models}
+    weights = {model.card.name: [model.card.sha256, model.card.temperature] for model in models}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(
-        json.dumps({"patients": len(patients), "weights_sha256": weights, "rows": rows}, indent=1) + "\n",
+        json.dumps({"patients": len(patients), "weights": weights, "rows": rows}, indent=1) + "\n",
         encoding="utf-8",
     )
 

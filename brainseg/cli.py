@@ -319,6 +319,8 @@ def evaluate(
     from brainseg.training.evaluate import evaluate as run
     from brainseg.training.evaluate import state_on_card
 
+    if write_card and tta:
+        raise BrainsegError("a card states figures without flips; leave out --tta or --write-card")
     models = _load(model)
     if ensemble and len(models) < 2:
         raise BrainsegError("--ensemble needs two models or more")
@@ -385,8 +387,8 @@ def _print_behaviour(console: Console, models: dict[str, Any]) -> None:
             name,
             f"{healthy['with_false_positives']} of {healthy['slices']}",
             f"{healthy['median_false_pixels']:.0f}",
-            f"{calibration['ece']:.4f}",
-            f"{calibration['ece_lesion']:.3f}",
+            _text(calibration, "ece", 4),
+            _text(calibration, "ece_lesion"),
         )
     console.print(table)
     lacking = list(next(iter(models.values())).get("missing_sequences", {}))

@@ -48,7 +48,8 @@ def main_table(cards: dict[str, WeightsCard]) -> str:
     """The four networks and their mean on the validation patients, beside targets and earlier figures."""
     found = read("evaluation.json")["models"]
     for name, card in cards.items():
-        if found[name]["weights_sha256"] != card.sha256:
+        used = (card.sha256, card.threshold, card.keep, card.temperature)
+        if tuple(found[name][key] for key in ("weights_sha256", "threshold", "keep", "temperature")) != used:
             raise SystemExit(f"evaluation.json is of other weights than {name}; evaluate again")
     rows = []
     for name, m in found.items():
@@ -82,10 +83,10 @@ def runs_table(cards: dict[str, WeightsCard]) -> str:
         with (RESULTS / f"{name}.csv").open(newline="") as file:
             log = list(csv.DictReader(file))
         recipe = json.loads((RESULTS / f"{name}.recipe.json").read_bytes())
-        slices = len(log) * recipe["data"]["samples_per_epoch"]
-        hours = (
-            sum(recipe["data"]["samples_per_epoch"] / float(row["samples_per_second"]) for row in log) / 3600
-        )
+        batches = {stage["batch"] * recipe["accumulate"] for stage in recipe["stages"]}
+        (batch,) = batches
+        slices = int(log[-1]["step"]) * batch
+        hours = sum(slices / len(log) / float(row["samples_per_second"]) for row in log) / 3600
         best = max((row for row in log if row["dice_mean"]), key=lambda row: float(row["dice_mean"]))
         stages = ", ".join(f"{s['epochs']} at {s['size']}" for s in recipe["stages"])
         start = card.init.partition("@")[0] or "random"
@@ -100,7 +101,7 @@ def runs_table(cards: dict[str, WeightsCard]) -> str:
                 f"{best['epoch']} of {len(log)}",
             ]
         )
-    head = ["network", "start", "epochs", "slices seen", "hours on one core", "last loss", "best epoch"]
+    head = ["network", "start", "epochs", "slices seen", "hours of steps", "last loss", "best epoch"]
     return table(head, rows)
 
 
@@ -159,8 +160,8 @@ def behaviour(cards: dict[str, WeightsCard]) -> str:
 def operating_points(cards: dict[str, WeightsCard]) -> str:
     """Flips and post-processing, each at its best threshold."""
     result = read("operating_points.json")
-    stated = {name: card.sha256 for name, card in cards.items()}
-    if result["weights_sha256"] != stated:
+    stated = {name: [card.sha256, card.temperature] for name, card in cards.items()}
+    if result["weights"] != stated:
         raise SystemExit(
             "operating_points.json is of other weights; run benchmarks/operating_points.py again"
         )
@@ -202,7 +203,8 @@ def ablations() -> str:
         by_variant.setdefault(run["variant"], []).append(run)
     rows = []
     for variant, runs in by_variant.items():
-        base = by_variant[result["against"].get(variant, BASE)]
+        against = result["against"].get(variant, BASE)
+        base = by_variant[against]
         means = [np.mean(list(run["dice"]["plain"].values())) for run in runs]
         medians = [np.median(list(run["dice"]["plain"].values())) for run in runs]
         gap, error = paired(runs, base)
@@ -214,7 +216,9 @@ def ablations() -> str:
                 variant,
                 ", ".join(f"{value:.3f}" for value in means),
                 ", ".join(f"{value:.3f}" for value in medians),
-                "" if runs is base else f"{gap:+.3f} ± {error:.3f}",
+                ""
+                if runs is base
+                else f"{gap:+.3f} ± {error:.3f}" + (f" to {against}" if against != BASE else ""),
                 "" if runs is base else clear,
             ]
         )

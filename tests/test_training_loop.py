@@ -659,14 +659,16 @@ stages = [{size = 32, epochs = 2, batch = 2}, {size = 64, epochs = 1, batch = 4}
 """
 
 
-def launch(processes: int, lgg: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    processes: int, lgg: Path, out: Path, *options: str, cpu: str = "1"
+) -> subprocess.CompletedProcess[str]:
     """`brainseg train` in one or more processes on the CPU; accelerate launches GPUs by the same torchrun."""
     recipe = lgg / "tiny.toml"
     recipe.write_text(RECIPE)
     command = ["-m", "brainseg", "train", str(recipe), "--data", str(lgg), "--out", str(out), *options]
     if processes > 1:
         command = [*f"-m torch.distributed.run --standalone --nproc_per_node {processes}".split(), *command]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": cpu}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
@@ -707,3 +709,18 @@ def test_several_processes_refuse_what_would_differ(lgg: Path, tmp_path: Path) -
         assert done.returncode != 0
         assert says in done.stderr
         assert not (tmp_path / "recipe.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is found without being told")
+def test_processes_that_do_not_know_of_each_other_are_refused(lgg: Path, tmp_path: Path) -> None:
+    done = launch(2, lgg, tmp_path, cpu="0")
+    assert done.returncode != 0
+    assert "these processes would each train alone" in done.stderr
+    assert not (tmp_path / "recipe.json").exists()
+
+
+def test_what_the_first_process_refuses_all_refuse(lgg: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"a run")
+    done = launch(2, lgg, tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("holds a run; add --resume") == 2

@@ -261,7 +261,10 @@ def share(samples: Sequence[Draw], batch: int, index: int, count: int) -> list[l
 
 
 def workers_beside(device: str, processes: int) -> int:
-    """Loading processes for each of `processes` training ones: none on the CPU, whose cores are busy."""
+    """Loading processes for each training one of `processes` on this machine.
+
+    None on the CPU, whose cores are busy.
+    """
     return 0 if device == "cpu" else max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // processes))
 
 

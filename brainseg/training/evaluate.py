@@ -194,6 +194,7 @@ def _weights(predictor: Predictor) -> dict[str, Any]:
         "weights_sha256": card.sha256,
         "threshold": card.threshold,
         "keep": card.keep,
+        "temperature": card.temperature,
         "device": predictor.device.type,
         "precision": precision(predictor.device),
     }
@@ -236,7 +237,7 @@ def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> No
     figures = result["models"][card.name]
     if set(figures["patients"]) != set(card.validation_patients):
         raise InputError(f"the card of {card.name} states its validation patients alone; add --validation")
-    own = ("weights_sha256", "threshold", "keep")
+    own = ("weights_sha256", "threshold", "keep", "temperature")
     stated = {key: value for key, value in figures.items() if key not in own}
     if "missing_sequences" not in figures:
         raise InputError(f"the card of {card.name} states figures for missing sequences; evaluate those too")
@@ -303,7 +304,7 @@ slightly less on other patients. HD95 is in {figures["hd95_unit"] or "voxels"}.
 |---|---|---|---|---|---|
 | {" | ".join([*number.values(), str(figures["missed"]), str(figures["not_computable"]), hd95])} |
 
-The same figures again: `brainseg evaluate DATASET --model {card.name} --validation`.
+The same figures again: `brainseg evaluate DATASET --model {card.name} --validation --missing-sequences`.
 
 | patient | Dice | IoU | sensitivity | precision | HD95 |
 |---|---|---|---|---|---|
@@ -334,6 +335,9 @@ def _measured(card: WeightsCard) -> str:
         f"| {key} | {row['dice_mean']:.3f} | {row['dice_median']:.3f} | {row['missed']} |"
         for key, row in card.metrics["missing_sequences"].items()
     )
+    scaled = "Logits are used as they are: no temperature helped patients it was not fitted on"
+    if card.temperature != 1:
+        scaled = f"Logits are divided by a temperature of {card.temperature:g}, fitted on the same patients"
     return f"""Measured on the validation patients:
 
 - Healthy slices: of {healthy["slices"]} slices without tumour in the reference,
@@ -348,5 +352,4 @@ def _measured(card: WeightsCard) -> str:
 
 - Calibration: the expected calibration error (15 bins) is {calibration["ece"]:.4f} over all voxels, and
   {calibration["ece_lesion"]:.3f} over those that are tumour or got a probability of
-  {calibration["lesion_floor"]:g} or more. Logits are divided by a temperature of {card.temperature:g}, fitted
-  on the same patients."""
+  {calibration["lesion_floor"]:g} or more. {scaled}."""

@@ -121,7 +121,7 @@ class Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
             torch.set_rng_state(state["rng"])
-            torch.cuda.set_rng_state_all(state.get("cuda_rng", []))
+            torch.cuda.set_rng_state_all(state.get("cuda_rng", [])[: torch.cuda.device_count()])
             self.progress = Progress(**state["progress"])
         # The unpickler raises almost anything on damaged bytes.
         except Exception as error:
@@ -144,7 +144,8 @@ def train(
     Leaves `out`/{recipe.json, metrics.csv, tensorboard/, last.pt, weights/}.
 
     An epoch ends with an atomic checkpoint. A run killed at any moment and resumed goes back to the last one
-    and gives the same weights as a run that was never killed, bit for bit on the CPU.
+    and gives the same weights as a run that was never killed, bit for bit on the CPU. Of several processes,
+    started by accelerate or torchrun, each calls this once.
 
     Args:
         recipe: what to do.
@@ -176,18 +177,19 @@ def train(
     torch.manual_seed(recipe.seed)
     data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
     validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
-    if first:
-        begin(out, recipe, training_ids, validation_ids, resume=resume)
-    accelerator.wait_for_everyone()
+    begin_together(out, recipe, training_ids, validation_ids, resume=resume, first=first)
 
     network, seen, origin = make_network(recipe, training_ids, validation_ids)
     run, heads = make_run(recipe, network, accelerator, total)
     if resume and (out / "last.pt").is_file():
         run.restore(out / "last.pt")
     progress = run.progress
+    if len(set(gather_object([progress.epoch]))) > 1:
+        raise RecipeError(f"{out} must be one folder that the processes of all machines see")
     card = make_card(recipe, seen, validation_ids, origin)
     order: list[list[Draw]] = []
-    loader = make_loader(data, order, workers_beside(accelerator.device.type, accelerator.num_processes))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    loader = make_loader(data, order, workers_beside(accelerator.device.type, beside))
 
     while progress.epoch < recipe.epochs and progress.since_best < recipe.patience:
         started = time.perf_counter()
@@ -304,9 +306,12 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
     """Refuse what several processes would make differ from one.
 
     Raises:
-        RecipeError: if a batch cannot be cut into equal parts, or BatchNorm cannot be synchronised.
+        RecipeError: if processes do not know of each other, a batch cannot be cut into equal parts, or
+            BatchNorm cannot be synchronised.
     """
     count = accelerator.num_processes
+    if int(os.environ.get("WORLD_SIZE", "1")) != count:
+        raise RecipeError("these processes would each train alone; on the CPU, set ACCELERATE_USE_CPU=1")
     for stage in recipe.stages:
         if stage.batch % count:
             raise RecipeError(f"a batch of {stage.batch} cannot be shared by {count} processes evenly")
@@ -355,6 +360,27 @@ def train_epoch(
             if report and (progress.step % 10 == 0 or progress.step == total):
                 report(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
     return float(cast("Tensor", accelerator.reduce(torch.stack(losses).mean(), "mean")))
+
+
+def begin_together(
+    out: Path,
+    recipe: Recipe,
+    training_ids: Sequence[str],
+    validation_ids: Sequence[str],
+    *,
+    resume: bool,
+    first: bool,
+) -> None:
+    """`begin` in the first process; what it raises is raised in all, so that none is left waiting."""
+    problem = ""
+    if first:
+        try:
+            begin(out, recipe, training_ids, validation_ids, resume=resume)
+        except RecipeError as error:
+            problem = str(error)
+    said = [one for one in gather_object([problem]) if one]
+    if said:
+        raise RecipeError(said[0])
 
 
 def begin(
@@ -523,8 +549,11 @@ def finish(folder: Path, validation: Validation, device: torch.device) -> Weight
     ]
     # Among equals, the point nearest to 0.5, and no post-processing rather than some.
     _, threshold, keep = max(points, key=lambda point: (point[0], -abs(point[1] - 0.5), point[2] == "all"))
+    chosen = (temperature, threshold, keep)
+    known = (model.card.temperature, model.card.threshold, model.card.keep)
     card = replace(model.card, threshold=threshold, keep=keep, temperature=temperature)
-    return save(folder, model.network, card)
+    # Figures of another operating point are none of this one.
+    return save(folder, model.network, card if chosen == known else replace(card, metrics={}))
 
 
 def write_logs(out: Path, history: Sequence[dict[str, float]]) -> None:
