@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
-from brainseg.models.blocks import AttentionGate, ConvBlock
+from brainseg.models.blocks import GROUPS, AttentionGate, ConvBlock, GroupNorm
 from brainseg.types import ModelSpec, WeightsError
 
 NAMES = ("unet", "attention_unet", "unetpp", "attention_unetpp")
@@ -459,3 +459,20 @@ def test_unknown_norm_is_refused(name: str) -> None:
 def test_unknown_architecture_names_the_four() -> None:
     with pytest.raises(WeightsError, match=r"'vnet' is not known; choose one of unet, .*attention_unetpp"):
         make("vnet")
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_is_that_of_torch_in_the_layout_it_is_given(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    own, theirs = GroupNorm(GROUPS, 32), nn.GroupNorm(GROUPS, 32)
+    theirs.load_state_dict(own.state_dict())
+    x = torch.randn(2, 32, 6, 5).to(memory_format=layout).requires_grad_()
+    twin = x.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    out, expected = own(x), theirs(twin)
+    assert out.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(out, expected)
+    weights = torch.randn_like(expected)
+    (out * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad)
+    torch.testing.assert_close(own.weight.grad, theirs.weight.grad)
