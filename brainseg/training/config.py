@@ -122,7 +122,8 @@ class Recipe:
         stages: run one after the other. A batch is the global one: several processes share it.
         preprocess: stored with the weights; its `size` is the one of validation and of use.
         data, augment, loss, optim: see there.
-        init: weights to start from (tensors of equal name and shape are taken over), or empty.
+        init: weights to start from, of which tensors of equal name and shape are taken over: a folder beside
+            the recipe, or what `brainseg.load` takes; empty for a random start.
         seed: of initialisation, sampling, augmentation and dropout.
         accumulate: micro-batches an optimiser step.
         precision: ``"bf16"`` autocast, or ``"no"`` for float32.

@@ -149,7 +149,7 @@ def train(
 
     Args:
         recipe: what to do.
-        recipe_folder: the split's path is relative to it.
+        recipe_folder: the paths of split and initial weights are relative to it.
         data_root: folder of patient folders.
         out: folder of this run.
         resume: go on from `out`/last.pt if it is there.
@@ -179,7 +179,7 @@ def train(
     validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
     begin_together(out, recipe, training_ids, validation_ids, resume=resume, first=first)
 
-    network, seen, origin = make_network(recipe, training_ids, validation_ids)
+    network, seen, origin = make_network(recipe, recipe_folder, training_ids, validation_ids)
     run, heads = make_run(recipe, network, accelerator, total)
     if resume and (out / "last.pt").is_file():
         run.restore(out / "last.pt")
@@ -431,7 +431,7 @@ def _changed(frozen: Path, text: str) -> list[str]:
 
 
 def make_network(
-    recipe: Recipe, training_ids: Sequence[str], validation_ids: Sequence[str]
+    recipe: Recipe, folder: Path, training_ids: Sequence[str], validation_ids: Sequence[str]
 ) -> tuple[UNet | UNetPP, tuple[str, ...], str]:
     """The network to train, the patients it or its initial weights will have seen, and those weights' origin.
 
@@ -444,7 +444,8 @@ def make_network(
         return network, tuple(training_ids), ""
     # Building a second network must not shift the random numbers that dropout draws.
     with torch.random.fork_rng():
-        start = load(recipe.init)
+        beside = folder / recipe.init
+        start = load(beside if beside.is_dir() else recipe.init)
     leaked = [patient for patient in validation_ids if patient in start.card.training_patients]
     if leaked:
         raise RecipeError(
