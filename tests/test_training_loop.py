@@ -681,15 +681,13 @@ def test_two_processes_give_the_result_of_one(lgg: Path, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("weights in") == 1, "one process speaks for all"
     one, two = (torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("1", "2"))
-    torch.manual_seed(0)
-    start = build(ModelSpec("attention_unet", width=16, norm="group")).state_dict()
-    # Adam's first steps make much of small gradients, rounding included: compare with the way travelled.
-    flat = [
-        torch.cat([state[key].flatten() for key in start])
-        for state in (start, one["network"], two["network"])
+    # Adam divides gradients by their size, rounding included where there is little else: compare its
+    # averages of the gradients, which are linear in them. Gradients of one half alone differ by their size.
+    means = [
+        torch.cat([parameter["exp_avg"].flatten() for parameter in run["optimiser"]["state"].values()])
+        for run in (one, two)
     ]
-    travelled = torch.linalg.norm(flat[1] - flat[0])
-    assert torch.linalg.norm(flat[2] - flat[1]) < 0.02 * travelled
+    assert torch.linalg.norm(means[1] - means[0]) < 0.03 * torch.linalg.norm(means[0])
     rows = [one["progress"]["history"], two["progress"]["history"]]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]] == [2, 4, 5]
     for alone, shared in zip(*rows, strict=True):
