@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 
 from brainseg.checkpoint import bundled, load
@@ -55,10 +56,13 @@ def main(data: Annotated[Path, typer.Argument(help="Folder of patient folders, w
                 for one in predictors
             }
             found[ENSEMBLE] = np.asarray(np.mean(list(found.values()), axis=0), np.float32)
-            for name, probability in found.items():
+            for name, whole in found.items():
+                # Neither mask reaches out of this box at any threshold, so Dice is that of the volume.
+                (box,) = ndimage.find_objects(((whole >= THRESHOLDS[0]) | study.reference).astype(np.uint8))
+                probability, reference = whole[box], study.reference[box]
                 for rule, cut in RULES.items():
                     for threshold in THRESHOLDS:
-                        value = dice(cut(probability, threshold), study.reference)
+                        value = dice(cut(probability, threshold), reference)
                         assert isinstance(value, float)
                         scores.setdefault((name, flips, rule, threshold), []).append(value)
     rows: list[dict[str, Any]] = []

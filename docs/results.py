@@ -20,12 +20,14 @@ import numpy as np
 
 from brainseg.checkpoint import bundled
 from brainseg.models import ARCHITECTURES
+from brainseg.training.config import read_recipe
 from brainseg.types import WeightsCard
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "RESULTS.md"
 TEMPLATE = HERE / "RESULTS.md.j2"
 RESULTS = HERE.parent / "benchmarks" / "results"
+RECIPES = HERE.parent / "recipes"
 ENSEMBLE = "ensemble"
 TARGETS = {"unet": 0.87, "attention_unet": 0.89, "unetpp": 0.89, "attention_unetpp": 0.89, ENSEMBLE: 0.90}
 EARLIER = {"unet": 0.82, "attention_unet": 0.87, "unetpp": 0.85, "attention_unetpp": 0.81}
@@ -82,13 +84,13 @@ def runs_table(cards: dict[str, WeightsCard]) -> str:
     for name, card in cards.items():
         with (RESULTS / f"{name}.csv").open(newline="") as file:
             log = list(csv.DictReader(file))
-        recipe = json.loads((RESULTS / f"{name}.recipe.json").read_bytes())
-        batches = {stage["batch"] * recipe["accumulate"] for stage in recipe["stages"]}
-        (batch,) = batches
-        slices = int(log[-1]["step"]) * batch
+        recipe = read_recipe(RECIPES / f"{name}.toml")
+        slices = sum(
+            recipe.steps_in(n) * recipe.stage_of(n).batch * recipe.accumulate for n in range(len(log))
+        )
         hours = sum(slices / len(log) / float(row["samples_per_second"]) for row in log) / 3600
         best = max((row for row in log if row["dice_mean"]), key=lambda row: float(row["dice_mean"]))
-        stages = ", ".join(f"{s['epochs']} at {s['size']}" for s in recipe["stages"])
+        stages = ", ".join(f"{stage.epochs} at {stage.size}" for stage in recipe.stages)
         start = card.init.partition("@")[0] or "random"
         rows.append(
             [

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from brainseg.checkpoint import BUNDLED, bundled
+from brainseg.checkpoint import BUNDLED, bundled, load
 from brainseg.models import ARCHITECTURES
+from brainseg.training.config import read_recipe
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = ROOT / "recipes"
 
 
 def row(title: str) -> list[str]:
@@ -42,3 +45,18 @@ def test_weights_reach_the_floor_of_a_first_set(name: str) -> None:
     metrics = bundled()[name].metrics
     assert metrics["dice_mean"] >= 0.75
     assert metrics["dice_median"] >= 0.80
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_training_started_from_is_in_the_repository(name: str) -> None:
+    """`init` of a card is a weights folder here, the same to the byte, and the one its recipe names."""
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    card = bundled()[name]
+    if not recipe.init:
+        assert card.init == ""
+        return
+    beside = RECIPES / recipe.init
+    start = load(beside if beside.is_dir() else recipe.init).card
+    assert card.init == f"{recipe.init}@{start.sha256}"
+    assert not set(start.training_patients) & set(card.validation_patients)
+    assert recipe.model == card.spec
