@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from brainseg.io.text import plural
 from brainseg.models import ARCHITECTURES, build
 from brainseg.phantom import make_phantom
 from brainseg.preprocess import Preprocess
@@ -206,7 +207,9 @@ def main(
     rates = [sizes.batch * sizes.steps / statistics.median(taken) for taken in seconds]
     base = {row.network: rate for row, rate in zip(rows, rates, strict=True) if row.way.startswith("plain")}
     result = {
-        "device": torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"CPU, {plural(torch.get_num_threads(), 'thread')}",
         "torch": torch.__version__,
         "width": sizes.width,
         "size": sizes.size,
