@@ -336,6 +336,7 @@ def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what:
         (["predict", "{A}", "--model", "{W}", "--model", "{W}"], "give each once"),
         (["predict", "{D}", "--model", "{W}"], "CASE_B"),
         (["evaluate", "{D}", "--model", "{W}", "--ensemble"], "--ensemble"),
+        (["evaluate", "{D}", "--model", "{W}", "--write-card", "--tta"], "without flips"),
         (["evaluate", "{D}/none", "--model", "{W}"], "none"),
         (["train", "nowhere.toml", "--data", "{D}"], "nowhere.toml"),
         (["data", "check", "{D}/none"], "none"),

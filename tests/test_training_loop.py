@@ -636,6 +636,15 @@ def test_init_takes_over_what_fits(lgg: Path, tmp_path: Path, monkeypatch: pytes
     assert all(torch.equal(seen[key], fresh[key]) for key in gates), "the rest is as without init"
 
 
+def test_init_may_lie_beside_the_recipe(lgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    initial(tmp_path / "beside" / "start", ModelSpec("unet", width=4), (PATIENTS[1],))
+    (tmp_path / "beside" / "folds.json").write_bytes((lgg / "folds.json").read_bytes())
+    monkeypatch.setattr(loop, "train_epoch", lambda *_: 0.0)
+    recipe = tiny(model=ModelSpec("attention_unet", width=4), init="start", stages=(Stage(32, 1, 2),))
+    card = loop.train(recipe, tmp_path / "beside", lgg, tmp_path / "out", resume=False)
+    assert card.init == f"start@{load(tmp_path / 'beside' / 'start').card.sha256}"
+
+
 def test_init_that_would_mislead_or_does_not_fit(lgg: Path, tmp_path: Path) -> None:
     leaking = initial(tmp_path / "leaking", ModelSpec("unet", width=4), tuple(PATIENTS[:2]))
     with pytest.raises(RecipeError) as caught:
