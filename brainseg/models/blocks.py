@@ -39,8 +39,8 @@ def norm(kind: NormKind, channels: int) -> nn.Module:
 class GroupNorm(nn.GroupNorm):
     """`nn.GroupNorm`, computed in the layout it is fast in and returned in the layout it came in.
 
-    The convolutions are quick with channels last; there the backward pass of PyTorch's GroupNorm takes up to
-    twenty times as long on the CPU, and on CUDA its result comes back with channels first.
+    The convolutions are quick with channels last, where the backward pass of PyTorch's GroupNorm is slow on
+    the CPU.
     """
 
     def forward(self, input: Tensor) -> Tensor:

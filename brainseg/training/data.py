@@ -129,7 +129,7 @@ def without_mask(study: Study) -> int:
 
 
 MAX_WORKERS = 12
-"""Processes that load and augment beside a GPU: each makes some hundred slices a second."""
+"""Processes that load and augment beside a GPU, at most."""
 
 
 @dataclass(frozen=True)
