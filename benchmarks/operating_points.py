@@ -25,11 +25,11 @@ from brainseg.inference import Predictor
 from brainseg.metrics import dice
 from brainseg.postprocess import segment
 from brainseg.training.data import read_patients
+from brainseg.training.evaluate import ENSEMBLE
 from brainseg.training.loop import THRESHOLDS
 from brainseg.types import BoolArray, FloatArray
 
 RESULTS = Path(__file__).resolve().parent / "results" / "operating_points.json"
-ENSEMBLE = "ensemble"
 RULES: dict[str, Callable[[FloatArray, float], BoolArray]] = {
     "all": lambda p, threshold: segment(p, threshold, "all"),
     "largest component": lambda p, threshold: segment(p, threshold, "largest"),
