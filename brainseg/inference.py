@@ -139,7 +139,7 @@ class Predictor:
             Cancelled: if `cancelled` answered True.
         """
         started = time.perf_counter()
-        images, geometry = self.model.preprocess.apply(study)
+        images, letterbox = self.model.preprocess.apply(study)
         total = len(images)
         temperature = self.model.card.temperature
         parts: list[FloatArray] = []
@@ -169,11 +169,11 @@ class Predictor:
             model=card.name,
             architecture=card.spec.architecture,
             case_id=study.case_id,
-            probability=invert(np.concatenate(parts), geometry),
+            probability=invert(np.concatenate(parts), letterbox),
             threshold=card.threshold,
             keep=card.keep,
             attention=tuple(
-                AttentionMap(key, level, np.concatenate(gates[key]), geometry)
+                AttentionMap(key, level, np.concatenate(gates[key]), letterbox)
                 for key, _, level in gate_names(self.network)
                 if key in gates
             ),
@@ -186,4 +186,4 @@ class Predictor:
 
 def attention_on_slices(attention: AttentionMap) -> FloatArray:
     """A gate's coefficients resampled bilinearly to the slice grid: (S, H, W) float32 in 0..1."""
-    return invert(attention.coefficients.astype(np.float32), attention.geometry)
+    return invert(attention.coefficients.astype(np.float32), attention.letterbox)

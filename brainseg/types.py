@@ -6,7 +6,7 @@ Axis letters used everywhere: S slices, H rows, W columns. Nothing here imports 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -108,14 +108,25 @@ class Study:
         return s, h, w
 
 
+class Box(NamedTuple):
+    """A rectangle in slice pixels; it may reach over the edges of the slice."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 @dataclass(frozen=True)
-class Geometry:
+class Letterbox:
     """How a study's slices became network input, enough to undo it.
 
-    A slice of `original` (H, W) was resized to `scaled`, then padded at the bottom and right to `padded`.
+    The `box` of a slice of `original` (H, W), zeros where it reaches over the edges, was resized to `scaled`,
+    then padded at the bottom and right to `padded`.
     """
 
     original: tuple[int, int]
+    box: Box
     scaled: tuple[int, int]
     padded: tuple[int, int]
 
@@ -127,14 +138,14 @@ class AttentionMap:
     Attributes:
         gate: the gate's name inside the network, for instance ``"x1_3.skip0"``.
         level: resolution level of the gated skip, 0 the finest.
-        coefficients: (S, h, w) float16 in 0..1 on the gate's own grid, which covers `geometry.padded`.
-        geometry: how that grid lies over the slices.
+        coefficients: (S, h, w) float16 in 0..1 on the gate's own grid, which covers `letterbox.padded`.
+        letterbox: how that grid lies over the slices.
     """
 
     gate: str
     level: int
     coefficients: npt.NDArray[np.float16]
-    geometry: Geometry
+    letterbox: Letterbox
 
 
 @dataclass(frozen=True, eq=False)

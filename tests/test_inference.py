@@ -29,8 +29,9 @@ from brainseg.models import ARCHITECTURES, build
 from brainseg.preprocess import Preprocess, invert
 from brainseg.types import (
     AttentionMap,
+    Box,
     Cancelled,
-    Geometry,
+    Letterbox,
     ModelSpec,
     Prediction,
     Source,
@@ -102,8 +103,8 @@ def hooks(network: nn.Module) -> int:
 @every_network
 def test_same_numbers_as_calling_the_network_by_hand(architecture: str) -> None:
     model, study = make_model(architecture), make_study()
-    batch, geometry = Preprocess(size=32, low=1.0, high=99.0).apply(study)
-    expected = invert(by_hand(model, batch), geometry)
+    batch, letterbox = Preprocess(size=32, low=1.0, high=99.0).apply(study)
+    expected = invert(by_hand(model, batch), letterbox)
     assert expected.std() > 0.02
     prediction = Predictor(model, "cpu").predict(study)
     assert isinstance(prediction, Prediction)
@@ -118,9 +119,9 @@ def test_same_numbers_as_calling_the_network_by_hand(architecture: str) -> None:
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH])
 def test_any_number_of_slices(count: int) -> None:
     model, study = make_model(), make_study(count)
-    batch, geometry = model.preprocess.apply(study)
+    batch, letterbox = model.preprocess.apply(study)
     found = Predictor(model, "cpu").predict(study).probability
-    np.testing.assert_allclose(found, invert(by_hand(model, batch), geometry), atol=1e-5)
+    np.testing.assert_allclose(found, invert(by_hand(model, batch), letterbox), atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(250, 197), (197, 250), (33, 90), (16, 16), (64, 1)])
@@ -189,10 +190,10 @@ def test_attention_changes_no_probability() -> None:
 @every_network
 def test_tta_is_the_mean_of_two_passes(architecture: str) -> None:
     model, study = make_model(architecture), make_study(BATCH + 2)
-    batch, geometry = model.preprocess.apply(study)
+    batch, letterbox = model.preprocess.apply(study)
     straight = by_hand(model, batch)
     mirrored = by_hand(model, np.flip(batch, 3).copy())
-    expected = invert((straight + np.flip(mirrored, 2)) / 2, geometry)
+    expected = invert((straight + np.flip(mirrored, 2)) / 2, letterbox)
     one = Predictor(model, "cpu")
     prediction = one.predict(study, tta=True)
     assert prediction.tta is True
@@ -287,14 +288,18 @@ def test_every_gate_is_reported_as_captured_by_hand(architecture: str) -> None:
     assert {level: levels.count(level) for level in range(4)} == (
         {0: 1, 1: 1, 2: 1, 3: 1} if architecture == "attention_unet" else {0: 10, 1: 6, 2: 3, 3: 1}
     )
-    batch, geometry = model.preprocess.apply(study)
+    batch, letterbox = model.preprocess.apply(study)
     hand = [gates_by_hand(model, image) for image in batch]
     for item in prediction.attention:
         assert item.level == int(item.gate[1])
-        assert item.geometry == geometry
+        assert item.letterbox == letterbox
         assert item.coefficients.dtype == np.float16
         step = 2 ** (item.level + 1)
-        assert item.coefficients.shape == (len(batch), geometry.padded[0] // step, geometry.padded[1] // step)
+        assert item.coefficients.shape == (
+            len(batch),
+            letterbox.padded[0] // step,
+            letterbox.padded[1] // step,
+        )
         assert 0 <= item.coefficients.min() < item.coefficients.max() <= 1
         expected = np.stack([gates[NAMED[architecture][item.gate]].numpy() for gates in hand])
         np.testing.assert_allclose(item.coefficients, expected, atol=1e-3)
@@ -361,8 +366,8 @@ def test_attention_lies_over_the_slices() -> None:
     """300 x 200 was resized to 256 x 171 and padded to 176 columns: 44 of 88 gate columns are 88 of 171."""
     coefficients = np.zeros((2, 128, 88), np.float16)
     coefficients[1, :64, :44] = 1
-    geometry = Geometry((300, 200), (256, 171), (256, 176))
-    out = attention_on_slices(AttentionMap("x0", 0, coefficients, geometry))
+    letterbox = Letterbox((300, 200), Box(0, 0, 300, 200), (256, 171), (256, 176))
+    out = attention_on_slices(AttentionMap("x0", 0, coefficients, letterbox))
     assert out.shape == (2, 300, 200)
     assert out.dtype == np.float32
     assert 0 <= out.min() <= out.max() <= 1

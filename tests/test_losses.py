@@ -254,4 +254,4 @@ def test_make_loss_hands_each_loss_the_settings_it_takes() -> None:
         "combined": combined(logits, target, 0.2, 0.9, 7.0),
     }
     for name, value in expected.items():
-        assert torch.equal(make_loss(name, 0.2, 0.9, 7.0)(logits, target), value), name  # type: ignore[arg-type]
+        assert torch.equal(make_loss(name, 0.2, 0.9, 7.0, False)(logits, target), value), name  # type: ignore[arg-type]

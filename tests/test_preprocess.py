@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from brainseg.postprocess import segment
-from brainseg.preprocess import MULTIPLE, Preprocess, invert
-from brainseg.types import FloatArray, Geometry, Source, Study
+from brainseg.preprocess import MULTIPLE, Preprocess, apply_mask, invert
+from brainseg.types import Box, FloatArray, Letterbox, Source, Study
 
 DTYPES = ("uint8", "uint16", "int16", "int32", "float32", "float64")
 quick = settings(max_examples=40, deadline=None, derandomize=True)
@@ -35,11 +35,11 @@ def disc(height: int, width: int, row: float, column: float, radius: float) -> n
     return (y - row) ** 2 + (x - column) ** 2 <= radius**2
 
 
-def onto(plane: FloatArray, preprocess: Preprocess) -> tuple[FloatArray, Geometry]:
+def onto(plane: FloatArray, preprocess: Preprocess) -> tuple[FloatArray, Letterbox]:
     """One plane in 0..1 taken to the network's grid as an image would be, through all three channels."""
     stack = np.repeat((plane[None, ..., None] * 60000).astype(np.uint16), 3, axis=3)
-    batch, geometry = replace(preprocess, low=0, high=100).apply(study(stack))
-    return batch[:, 0], geometry
+    batch, letterbox = replace(preprocess, low=0, high=100).apply(study(stack))
+    return batch[:, 0], letterbox
 
 
 # --- normalisation ---
@@ -141,16 +141,16 @@ def test_a_few_hot_pixels_do_not_darken_the_patient() -> None:
     np.testing.assert_allclose(Preprocess().normalise(bright)[1:], calm[1:], atol=0.01)
 
 
-# --- geometry ---
+# --- letterbox ---
 
 
 @quick
 @given(sides, sides, st.integers(16, 600))
 def test_geometry_keeps_proportions_and_is_divisible(height: int, width: int, size: int) -> None:
-    geometry = Preprocess(size=size).geometry(height, width)
-    assert geometry.original == (height, width)
-    assert max(geometry.scaled) == size
-    for side, scaled, padded in zip((height, width), geometry.scaled, geometry.padded, strict=True):
+    letterbox = Preprocess(size=size).letterbox(height, width)
+    assert letterbox.original == (height, width)
+    assert max(letterbox.scaled) == size
+    for side, scaled, padded in zip((height, width), letterbox.scaled, letterbox.padded, strict=True):
         assert abs(scaled - max(1, side * size / max(height, width))) <= 0.5
         assert padded % MULTIPLE == 0
         assert 0 <= padded - scaled < MULTIPLE
@@ -162,15 +162,15 @@ def test_apply_pads_with_zeros_and_invert_restores_the_shape(
     count: int, height: int, width: int, size: int, seed: int
 ) -> None:
     slices = np.maximum(noise(count, height, width, 3, seed=seed), 1)
-    batch, geometry = Preprocess(size=size).apply(study(slices))
+    batch, letterbox = Preprocess(size=size).apply(study(slices))
     assert batch.dtype == np.float32
-    assert batch.shape == (count, 3, *geometry.padded)
+    assert batch.shape == (count, 3, *letterbox.padded)
     assert batch.flags.c_contiguous
     assert ((batch >= 0) & (batch <= 1)).all()
-    rows, columns = geometry.scaled
+    rows, columns = letterbox.scaled
     assert not batch[:, :, rows:].any()
     assert not batch[:, :, :, columns:].any()
-    back = invert(batch[:, 0], geometry)
+    back = invert(batch[:, 0], letterbox)
     assert back.dtype == np.float32
     assert back.shape == (count, height, width)
 
@@ -178,8 +178,8 @@ def test_apply_pads_with_zeros_and_invert_restores_the_shape(
 def test_padding_is_at_the_bottom_and_right_and_channels_keep_their_order() -> None:
     slices = np.zeros((2, 20, 30, 3), np.uint8)
     slices[0, :10, :, 0] = slices[0, :, :15, 1] = slices[1, :, :, 2] = 200
-    batch, geometry = Preprocess(size=30).apply(study(slices))
-    assert geometry == Geometry((20, 30), (20, 30), (32, 32))
+    batch, letterbox = Preprocess(size=30).apply(study(slices))
+    assert letterbox == Letterbox((20, 30), Box(0, 0, 20, 30), (20, 30), (32, 32))
     expected = np.zeros((2, 3, 32, 32), np.float32)
     expected[0, 0, :10, :30] = expected[0, 1, :20, :15] = expected[1, 2, :20, :30] = 1
     assert np.array_equal(batch, expected)
@@ -188,11 +188,11 @@ def test_padding_is_at_the_bottom_and_right_and_channels_keep_their_order() -> N
 def test_256_by_256_is_untouched() -> None:
     preprocess = Preprocess()
     slices = noise(3, 256, 256, 3)
-    batch, geometry = preprocess.apply(study(slices))
-    assert geometry == Geometry((256, 256), (256, 256), (256, 256))
+    batch, letterbox = preprocess.apply(study(slices))
+    assert letterbox == Letterbox((256, 256), Box(0, 0, 256, 256), (256, 256), (256, 256))
     assert np.array_equal(batch, preprocess.normalise(slices).transpose(0, 3, 1, 2))
     values = np.random.default_rng(0).random((3, 256, 256), np.float32)
-    assert np.array_equal(invert(values, geometry), values)
+    assert np.array_equal(invert(values, letterbox), values)
 
 
 @quick
@@ -201,8 +201,8 @@ def test_a_smooth_image_survives_there_and_back(height: int, width: int) -> None
     y, x = np.mgrid[:height, :width]
     image = (0.5 + 0.25 * np.sin(4 * y / height) + 0.25 * np.cos(5 * x / width)).astype(np.float32)
     image = (image - image.min()) / (image.max() - image.min())
-    there, geometry = onto(image, Preprocess(size=128))
-    back = invert(there, geometry)[0]
+    there, letterbox = onto(image, Preprocess(size=128))
+    back = invert(there, letterbox)[0]
     assert np.abs(back - image).max() < 0.06
     assert np.abs(back - image).mean() < 0.01
 
@@ -211,8 +211,8 @@ def test_a_smooth_image_survives_there_and_back(height: int, width: int) -> None
 def test_a_disc_keeps_its_centre_and_area(grid: tuple[int, int]) -> None:
     height, width = grid
     wanted = disc(height, width, 0.6 * height, 0.3 * width, 0.15 * min(grid))
-    there, geometry = onto(wanted.astype(np.float32), Preprocess())
-    found = invert(there, geometry)[0] >= 0.5
+    there, letterbox = onto(wanted.astype(np.float32), Preprocess())
+    found = invert(there, letterbox)[0] >= 0.5
     for axis in (0, 1):
         assert abs(np.nonzero(found)[axis].mean() - np.nonzero(wanted)[axis].mean()) < 0.1
     assert found.sum() == pytest.approx(wanted.sum(), rel=0.02)
@@ -220,28 +220,28 @@ def test_a_disc_keeps_its_centre_and_area(grid: tuple[int, int]) -> None:
 
 def test_a_disc_drawn_on_the_network_grid_lands_where_it_belongs() -> None:
     """300 x 200 becomes 256 x 171, padded to 176: the pixel centre c lies at (c + 1/2) * 300 / 256 - 1/2."""
-    geometry = Preprocess().geometry(300, 200)
-    assert geometry == Geometry((300, 200), (256, 171), (256, 176))
+    letterbox = Preprocess().letterbox(300, 200)
+    assert letterbox == Letterbox((300, 200), Box(0, 0, 300, 200), (256, 171), (256, 176))
     values = disc(256, 176, 150, 60, 20).astype(np.float32)
-    rows, columns = np.nonzero(invert(values[None], geometry)[0] >= 0.5)
+    rows, columns = np.nonzero(invert(values[None], letterbox)[0] >= 0.5)
     assert abs(rows.mean() - (150.5 * 300 / 256 - 0.5)) < 0.5
     assert abs(columns.mean() - (60.5 * 200 / 171 - 0.5)) < 0.5
     assert len(rows) == pytest.approx(math.pi * 20**2 * (300 / 256) * (200 / 171), rel=0.03)
 
 
 def test_padding_does_not_leak_into_the_slice() -> None:
-    geometry = Preprocess().geometry(300, 200)
+    letterbox = Preprocess().letterbox(300, 200)
     values = np.zeros((1, 256, 176), np.float32)
     values[:, :, 171:] = 1
-    assert not invert(values, geometry).any()
+    assert not invert(values, letterbox).any()
 
 
 def test_a_coarser_grid_covers_the_padded_one() -> None:
     """Columns 0..43 of 88 are columns 0..87 of 176, and 88 of the 171 that hold the slice."""
-    geometry = Preprocess().geometry(300, 200)
+    letterbox = Preprocess().letterbox(300, 200)
     values = np.zeros((2, 128, 88), np.float32)
     values[1, :, :44] = 1
-    out = invert(values, geometry)
+    out = invert(values, letterbox)
     assert out.shape == (2, 300, 200)
     assert not out[0].any()
     edge = (out[1] >= 0.5).sum(axis=1)
@@ -251,10 +251,10 @@ def test_a_coarser_grid_covers_the_padded_one() -> None:
 @pytest.mark.parametrize("grid", [(106, 116), (165, 175), (188, 74), (300, 200), (933, 611), (5, 900)])
 def test_certainty_stays_certainty(grid: tuple[int, int]) -> None:
     """Resampling weights sum to 1 up to rounding; a probability of 1.0000001 would be refused further on."""
-    geometry = Preprocess().geometry(*grid)
+    letterbox = Preprocess().letterbox(*grid)
     for shrink in (1, 2, 16):
-        ones = np.ones((1, geometry.padded[0] // shrink, geometry.padded[1] // shrink), np.float32)
-        out = invert(ones, geometry)
+        ones = np.ones((1, letterbox.padded[0] // shrink, letterbox.padded[1] // shrink), np.float32)
+        out = invert(ones, letterbox)
         assert (out == 1).all()
         assert segment(out, 0.5, "all").all()
 
@@ -276,22 +276,22 @@ def test_a_mask_lies_on_its_image(grid: tuple[int, int]) -> None:
     picture = np.repeat(masks[..., None].astype(np.uint8) * 200, 3, axis=3)
     for size in (256, 64):
         preprocess = Preprocess(size=size, low=0, high=100)
-        batch, geometry = preprocess.apply(study(picture))
-        out = preprocess.apply_mask(masks)
+        batch, letterbox = preprocess.apply(study(picture))
+        out = apply_mask(masks, letterbox)
         assert out.dtype == np.bool_
-        assert out.shape == (2, *geometry.padded)
+        assert out.shape == (2, *letterbox.padded)
         assert np.array_equal(out, batch[:, 1] >= 0.5)
         assert out[0].any()
         assert not out[1].any()
-        back = invert(out.astype(np.float32), geometry)[0] >= 0.5
+        back = invert(out.astype(np.float32), letterbox)[0] >= 0.5
         overlap = 2 * (back & masks[0]).sum() / (back.sum() + masks[0].sum())
         assert overlap > 0.9
-        if grid == geometry.padded:
+        if grid == letterbox.padded:
             assert np.array_equal(out, masks)
 
 
 def test_a_full_mask_does_not_reach_into_the_padding() -> None:
-    out = Preprocess(size=30).apply_mask(np.ones((1, 40, 60), np.bool_))
+    out = apply_mask(np.ones((1, 40, 60), np.bool_), Preprocess(size=30).letterbox(40, 60))
     assert out.shape == (1, 32, 32)
     assert out[0, :20, :30].all()
     assert out.sum() == 20 * 30

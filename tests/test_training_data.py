@@ -261,7 +261,7 @@ def iou(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
 
 def test_image_and_mask_move_together() -> None:
     image, mask = square()
-    pipeline = make_pipeline(GEOMETRIC, 256)
+    pipeline = make_pipeline(GEOMETRIC, 256, Preprocess())
     moved = []
     for seed in range(40):
         out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
@@ -277,7 +277,7 @@ def test_image_and_mask_move_together() -> None:
 def test_each_movement_alone(only: str) -> None:
     image, mask = square()
     strength = {"rotate": 20.0, "scale": 0.2, "shift": 0.05, "flip": 1.0}[only]
-    pipeline = make_pipeline(replace(NONE, **{only: strength}), 256)
+    pipeline = make_pipeline(replace(NONE, **{only: strength}), 256, Preprocess())
     for seed in range(3):
         out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
         assert iou(out[..., 0] > 0.5, out_mask > 0) > 0.95
@@ -286,7 +286,7 @@ def test_each_movement_alone(only: str) -> None:
 
 def test_a_resized_slice_shows_image_and_mask_of_one_place() -> None:
     image, mask = square()
-    pipeline = make_pipeline(GEOMETRIC, 96)
+    pipeline = make_pipeline(GEOMETRIC, 96, Preprocess())
     for seed in range(30):
         out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
         assert out.shape == (96, 96, 3)
@@ -299,7 +299,9 @@ def test_everything_on_keeps_mask_binary_and_image_in_range() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((64, 64, 3), np.float32)
     mask = (rng.random((64, 64)) < 0.3).astype(np.uint8)
-    pipeline = make_pipeline(replace(Augment(), blur=1.0, noise=1.0, contrast=1.0, gamma=0.9), 48)
+    pipeline = make_pipeline(
+        replace(Augment(), blur=1.0, noise=1.0, contrast=1.0, gamma=0.9), 48, Preprocess()
+    )
     for seed in range(40):
         out, out_mask = augmented(pipeline, image, mask, 0.5, seed)
         assert out.dtype == np.float32
@@ -310,7 +312,7 @@ def test_everything_on_keeps_mask_binary_and_image_in_range() -> None:
 
 def test_intensity_leaves_the_mask_alone() -> None:
     image, mask = square(64)
-    pipeline = make_pipeline(replace(Augment(), rotate=0.0, scale=0.0, shift=0.0, flip=0.0), 64)
+    pipeline = make_pipeline(replace(Augment(), rotate=0.0, scale=0.0, shift=0.0, flip=0.0), 64, Preprocess())
     outs = [augmented(pipeline, image, mask, 0.0, seed) for seed in range(10)]
     assert all(np.array_equal(out_mask, mask) for _, out_mask in outs)
     assert any(not np.allclose(out, image) for out, _ in outs)
@@ -318,7 +320,7 @@ def test_intensity_leaves_the_mask_alone() -> None:
 
 def test_equal_seeds_give_equal_pairs_whatever_came_before() -> None:
     image, mask = square(64)
-    one, other = make_pipeline(Augment(), 48), make_pipeline(Augment(), 48)
+    one, other = make_pipeline(Augment(), 48, Preprocess()), make_pipeline(Augment(), 48, Preprocess())
     expected = [augmented(one, image, mask, 0.5, seed) for seed in range(8)]
     for seed in reversed(range(8)):
         out, out_mask = augmented(other, image, mask, 0.5, seed)
@@ -331,7 +333,7 @@ def test_a_dropped_channel_becomes_flair() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((32, 32, 3), np.float32)
     before, mask = image.copy(), np.zeros((32, 32), np.uint8)
-    pipeline = make_pipeline(NONE, 32)
+    pipeline = make_pipeline(NONE, 32, Preprocess())
     dropped: Counter[str] = Counter()
     for seed in range(60):
         out, _ = augmented(pipeline, image, mask, 1.0, seed)
@@ -351,7 +353,7 @@ def test_without_strength_nothing_changes() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((256, 256, 3), np.float32)
     mask = (rng.random((256, 256)) < 0.5).astype(np.uint8)
-    pipeline = make_pipeline(NONE, 256)
+    pipeline = make_pipeline(NONE, 256, Preprocess())
     for seed in range(5):
         out, out_mask = augmented(pipeline, image, mask, 0.0, seed)
         assert np.array_equal(out, image)

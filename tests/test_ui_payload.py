@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from brainseg.types import AttentionMap, Geometry, Prediction, Source, Study
+from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, Study
 from brainseg.ui.payload import (
     Block,
     attention_pack,
@@ -109,9 +109,9 @@ def test_prediction_pack_rounds_to_steps_of_1_in_255() -> None:
 
 def test_attention_pack_keeps_the_gates_grid_and_says_what_it_covers() -> None:
     # Slices of 100 x 50 scaled to 256 x 128, padded to 256 x 128: the grid of 32 x 16 covers them exactly.
-    geometry = Geometry((100, 50), (256, 128), (256, 144))
+    letterbox = Letterbox((100, 50), Box(0, 0, 100, 50), (256, 128), (256, 144))
     coefficients = RNG.random((2, 32, 18)).astype(np.float16)
-    header, arrays = parse(attention_pack(AttentionMap("x3", 3, coefficients, geometry), "p"))
+    header, arrays = parse(attention_pack(AttentionMap("x3", 3, coefficients, letterbox), "p"))
     assert header["id"] == "p/x3"
     assert header["size"] == [100.0, 144 * 50 / 128]
     assert arrays["attention"].shape == (2, 32, 18)

@@ -11,7 +11,7 @@ import pytest
 
 from brainseg import export
 from brainseg.metrics import compare
-from brainseg.types import AttentionMap, Geometry, Prediction, Source, SourceFile, Study
+from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, SourceFile, Study
 from brainseg.ui import state
 from brainseg.ui.chart import area_chart
 from brainseg.ui.payload import parse
@@ -162,7 +162,9 @@ def test_first_slice_is_the_references_largest_else_the_middle() -> None:
 
 
 def test_view_message_carries_masks_figures_and_colours() -> None:
-    gate = AttentionMap("x0", 0, np.zeros(SHAPE, np.float16), Geometry((12, 10), (12, 10), (16, 16)))
+    gate = AttentionMap(
+        "x0", 0, np.zeros(SHAPE, np.float16), Letterbox((12, 10), Box(0, 0, 12, 10), (12, 10), (16, 16))
+    )
     readings = [read(SHIFTED), read(replace(EXACT, attention=(gate,)))]
     header, arrays = parse(state.view_message(STUDY, readings, ["a"], state.Jump(2, 5)))
     np.testing.assert_array_equal(arrays["mask0"], readings[0].finding.mask)

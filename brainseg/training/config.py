@@ -69,14 +69,16 @@ class Augment:
 class LossChoice:
     """Which loss; alpha weighs false positives, beta false negatives, in Tversky and Combined.
 
-    `smooth`, in pixels, is added to overlap and size in the three region losses. `deep_supervision` averages
-    the loss over the columns of the nested networks.
+    `smooth`, in pixels, is added to overlap and size in the three region losses; `batch` computes them over
+    the samples of a batch together rather than one by one. `deep_supervision` averages the loss over the
+    columns of the nested networks.
     """
 
     name: LossName = "combined"
     alpha: float = 0.5
     beta: float = 0.5
     smooth: float = 1.0
+    batch: bool = False
     deep_supervision: bool = False
 
 
@@ -105,7 +107,8 @@ class Optim:
 
 @dataclass(frozen=True)
 class Stage:
-    """Some epochs on whole slices resized to `size` x `size`; small ones first are cheap."""
+    """Some epochs on slices resized to `size` x `size`, or cropped to the canvas of that size; small ones
+    first are cheap."""
 
     size: int
     epochs: int

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from brainseg.io import read_study
 from brainseg.io.files import is_junk
 from brainseg.io.names import natural
 from brainseg.io.text import plural
-from brainseg.preprocess import Preprocess
+from brainseg.preprocess import Preprocess, apply_mask
 from brainseg.training.config import Augment, Data, RecipeError
 from brainseg.types import BoolArray, FloatArray, InputError, Study
 
@@ -171,23 +171,26 @@ def _deal(pool: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> 
 class SliceData(Dataset[tuple[Tensor, Tensor]]):
     """Augmented training slices, made one `Draw` at a time.
 
-    An item is (image (3, size, size) float32, mask (1, size, size) float32 of 0 and 1).
+    An item is (image (3, h, w) float32, mask (1, h, w) float32 of 0 and 1); see `make_pipeline`.
     """
 
     def __init__(self, studies: Sequence[Study], preprocess: Preprocess, augment: Augment) -> None:
         images, masks = [], []
+        self.preprocess = preprocess
+        margin = _MARGIN if preprocess.crop else 0.0
         for study in studies:
             assert study.reference is not None
-            batch, geometry = preprocess.apply(study)
-            if geometry.scaled != (preprocess.size, preprocess.size):
-                height, width = geometry.original
+            batch, letterbox = preprocess.apply(study, margin)
+            if letterbox.scaled != _scaled(preprocess.size, preprocess, margin):
+                height, width = letterbox.original
                 raise InputError(
-                    f"patient {study.case_id} has slices of {height} x {width} pixels; "
-                    "training takes square ones"
+                    f"patient {study.case_id} has slices of {height} x {width} pixels"
+                    + (" without a head that is longer than wide; " if preprocess.crop else "; ")
+                    + f"training takes {'such heads' if preprocess.crop else 'square ones'}"
                 )
             # float16 halves the memory of the whole set; 11 bits are more than the 8 that were read.
             images.append(batch.transpose(0, 2, 3, 1).astype(np.float16))
-            masks.append(preprocess.apply_mask(study.reference).astype(np.uint8))
+            masks.append(apply_mask(study.reference, letterbox).astype(np.uint8))
         self.images = np.concatenate(images)
         self.masks = np.concatenate(masks)
         self.has_tumour: BoolArray = np.asarray(self.masks.any(axis=(1, 2)))
@@ -196,7 +199,7 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         if draw.size not in self._pipelines:
-            self._pipelines[draw.size] = make_pipeline(self.augment, draw.size)
+            self._pipelines[draw.size] = make_pipeline(self.augment, draw.size, self.preprocess)
         image, mask = augmented(
             self._pipelines[draw.size],
             self.images[draw.index].astype(np.float32),
@@ -208,19 +211,33 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(channels_first), torch.from_numpy(mask[None].astype(np.float32))
 
 
-def make_pipeline(augment: Augment, size: int) -> Any:
-    """The Albumentations pipeline, (H, W, 3) image and (H, W) mask -> (size, size, ...).
+# What turning and shifting may bring into the crop, on all sides together, as a fraction of it.
+_MARGIN = 0.25
 
-    The only place that knows the library.
+
+def _scaled(size: int, preprocess: Preprocess, margin: float) -> tuple[int, int]:
+    """Rows and columns of a training slice before the crop, at the scale of a stage of that `size`."""
+    if not preprocess.crop:
+        return size, size
+    rows, columns = (side * size / preprocess.size * (1 + margin) for side in preprocess.canvas)
+    return round(rows), round(columns)
+
+
+def make_pipeline(augment: Augment, size: int, preprocess: Preprocess) -> Any:
+    """The Albumentations pipeline of a stage, (H, W, 3) image and (H, W) mask -> (h, w, ...).
+
+    Turned first and cropped then, so that what enters at the edges is the slice and not black. (h, w) is
+    (size, size), or with `preprocess.crop` the canvas of that size. The only place that knows the library.
     """
     # Importing it asks the network for a newer version unless told not to.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A  # noqa: PLC0415 - slow to import
 
     moved = augment.rotate or augment.scale or augment.shift
+    canvas = replace(preprocess, size=size).canvas if preprocess.crop else (size, size)
     return A.Compose(
         [
-            A.Resize(size, size, interpolation=cv2.INTER_AREA),
+            A.Resize(*_scaled(size, preprocess, _MARGIN), interpolation=cv2.INTER_AREA),
             A.HorizontalFlip(p=augment.flip),
             A.Affine(
                 rotate=(-augment.rotate, augment.rotate),
@@ -228,6 +245,7 @@ def make_pipeline(augment: Augment, size: int) -> Any:
                 translate_percent=(-augment.shift, augment.shift),
                 p=1.0 if moved else 0.0,
             ),
+            A.CenterCrop(*canvas),
             A.RandomBrightnessContrast(
                 augment.contrast, augment.contrast, p=0.5 if augment.contrast else 0.0
             ),

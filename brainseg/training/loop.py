@@ -331,7 +331,8 @@ def train_epoch(
     report: Report | None,
 ) -> float:
     """One pass over `pairs` of images (B, 3, h, w) and masks (B, 1, h, w); returns the mean loss."""
-    loss_of = make_loss(recipe.loss.name, recipe.loss.alpha, recipe.loss.beta, recipe.loss.smooth)
+    chosen = recipe.loss
+    loss_of = make_loss(chosen.name, chosen.alpha, chosen.beta, chosen.smooth, chosen.batch)
     progress = run.progress
     heads.train()
     losses = []
@@ -502,12 +503,12 @@ class Validation:
         self, index: int, network: nn.Module, device: torch.device, temperature: float = 1.0
     ) -> FloatArray:
         network.eval()
-        images, geometry = self.inputs[index]
+        images, letterbox = self.inputs[index]
         parts = [
             probabilities(network, images[n : n + BATCH], device, temperature)
             for n in range(0, len(images), BATCH)
         ]
-        return invert(np.concatenate(parts), geometry)
+        return invert(np.concatenate(parts), letterbox)
 
     def dice(self, network: nn.Module, accelerator: Accelerator) -> list[float]:
         """Volumetric Dice of each patient at threshold 0.5; patients where it is not computable left out.

@@ -1,9 +1,11 @@
-"""BCE, Dice, Tversky and Combined losses on logits: computed for each sample, then averaged.
+"""BCE, Dice, Tversky and Combined losses on logits: computed for each sample, then averaged; or, the region
+losses with `batch`, once over all samples together.
 
 All take logits (B, 1, H, W) float and a target of the same shape with values 0 or 1, and return a scalar.
 The region losses are ``1 - (overlap + smooth) / (size + smooth)``: the smoothing, in pixels, makes a slice
 without tumour cost 0 when nothing is predicted, and cost more with every false positive. With one pixel that
 cost is nearly 1 after a few false positives and flat from there; with more pixels a slope is left to follow.
+With `batch`, a slice without tumour counts by its false positives among the tumour of the others.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def tversky(
-    logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth: float = 1.0,
+    batch: bool = False,
 ) -> Tensor:
     """1 - Tversky index (Salehi 2017, arXiv:1706.05721), TP / (TP + alpha FP + beta FN).
 
@@ -36,35 +43,46 @@ def tversky(
         alpha: weight of false positives.
         beta: weight of false negatives.
         smooth: pixels added to overlap and size.
+        batch: sum over the samples before dividing.
     """
-    probability, truth = torch.sigmoid(logits).flatten(1), target.flatten(1)
+    probability, truth = (_samples(x, batch) for x in (torch.sigmoid(logits), target))
     tp = (probability * truth).sum(1)
     fp = (probability * (1 - truth)).sum(1)
     fn = ((1 - probability) * truth).sum(1)
     return (1 - (tp + smooth) / (tp + alpha * fp + beta * fn + smooth)).mean()
 
 
-def dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def dice(logits: Tensor, target: Tensor, smooth: float = 1.0, batch: bool = False) -> Tensor:
     """1 - soft Dice (Milletari 2016, arXiv:1606.04797), 2 TP / (2 TP + FP + FN)."""
-    probability, truth = torch.sigmoid(logits).flatten(1), target.flatten(1)
+    probability, truth = (_samples(x, batch) for x in (torch.sigmoid(logits), target))
     overlap = 2 * (probability * truth).sum(1)
     size = probability.sum(1) + truth.sum(1)
     return (1 - (overlap + smooth) / (size + smooth)).mean()
 
 
 def combined(
-    logits: Tensor, target: Tensor, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth: float = 1.0,
+    batch: bool = False,
 ) -> Tensor:
     """1/2 BCE + 1/2 Tversky."""
-    return 0.5 * bce(logits, target) + 0.5 * tversky(logits, target, alpha, beta, smooth)
+    return 0.5 * bce(logits, target) + 0.5 * tversky(logits, target, alpha, beta, smooth, batch)
 
 
-def make_loss(name: LossName, alpha: float, beta: float, smooth: float) -> Loss:
+def _samples(x: Tensor, batch: bool) -> Tensor:
+    """A row for each sample, or one for all of them."""
+    return x.reshape(1, -1) if batch else x.flatten(1)
+
+
+def make_loss(name: LossName, alpha: float, beta: float, smooth: float, batch: bool) -> Loss:
     """The loss a recipe names; `alpha` and `beta` reach Tversky and Combined alone."""
     losses: dict[LossName, Loss] = {
         "bce": bce,
-        "dice": partial(dice, smooth=smooth),
-        "tversky": partial(tversky, alpha=alpha, beta=beta, smooth=smooth),
-        "combined": partial(combined, alpha=alpha, beta=beta, smooth=smooth),
+        "dice": partial(dice, smooth=smooth, batch=batch),
+        "tversky": partial(tversky, alpha=alpha, beta=beta, smooth=smooth, batch=batch),
+        "combined": partial(combined, alpha=alpha, beta=beta, smooth=smooth, batch=batch),
     }
     return losses[name]

@@ -204,8 +204,8 @@ def attention_pack(attention: AttentionMap, pack_id: str) -> bytes:
     ``size`` is the height and width of that grid in slice pixels, padding included; its first corner is the
     slice's. The browser draws it unsmoothed, so a coarse gate looks as coarse as it is.
     """
-    g = attention.geometry
-    size = (g.padded[0] * g.original[0] / g.scaled[0], g.padded[1] * g.original[1] / g.scaled[1])
+    g = attention.letterbox
+    size = (g.padded[0] * g.box.height / g.scaled[0], g.padded[1] * g.box.width / g.scaled[1])
     header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "size": size}
     return message(header, {"attention": Block(_to_bytes(attention.coefficients), "plane")})
 
