@@ -31,8 +31,9 @@ def script(path: str) -> ModuleType:
     return module
 
 
-def test_every_variant_of_the_ablations_is_a_valid_recipe() -> None:
-    spec = tomllib.loads((ROOT / "benchmarks/ablations.toml").read_text())
+@pytest.mark.parametrize("name", ["ablations.toml", "recipe.toml"])
+def test_every_variant_of_the_ablations_is_a_valid_recipe(name: str) -> None:
+    spec = tomllib.loads((ROOT / "benchmarks" / name).read_text())
     recipe = ROOT / "benchmarks" / spec["recipe"]
     made = [read_recipe(recipe, [*spec["common"], *changes]) for changes in spec["variants"].values()]
     assert len(set(map(str, made))) == len(made), "no two variants are the same"
@@ -49,12 +50,12 @@ def test_an_ablation_trains_scores_and_is_not_repeated(
         "stages = [{size = 32, epochs = 1, batch = 2}]\n"
     )
     (lgg / "ablations.toml").write_text(
-        'recipe = "recipe.toml"\nseeds = [0, 1]\ncommon = ["validate_every=1"]\n[against]\n[variants]\n'
+        'recipe = "recipe.toml"\nseeds = [0, 1]\nfolds = [0]\ncommon = ["validate_every=1"]\n'
+        "[against]\n[variants]\n"
         '"as the recipe" = []\n"BCE + none" = ["loss.name=bce"]\n'
     )
-    monkeypatch.setattr(ablations, "SPEC", lgg / "ablations.toml")
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "results" / "ablations.json")
-    ablations.main(lgg, tmp_path / "runs")
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "results")
+    ablations.main(lgg, lgg / "ablations.toml", tmp_path / "runs")
     found = json.loads((tmp_path / "results/ablations.json").read_bytes())
     assert [(run["variant"], run["seed"]) for run in found["runs"]] == [
         ("as the recipe", 0), ("as the recipe", 1), ("BCE + none", 0), ("BCE + none", 1),
@@ -65,7 +66,7 @@ def test_an_ablation_trains_scores_and_is_not_repeated(
         raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr(ablations, "train", never)
-    ablations.main(lgg, tmp_path / "runs")
+    ablations.main(lgg, lgg / "ablations.toml", tmp_path / "runs")
 
 
 def test_training_speed_is_printed_and_written(

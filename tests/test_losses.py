@@ -255,3 +255,12 @@ def test_make_loss_hands_each_loss_the_settings_it_takes() -> None:
     }
     for name, value in expected.items():
         assert torch.equal(make_loss(name, 0.2, 0.9, 7.0, False)(logits, target), value), name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loss", [dice, tversky, combined])
+def test_over_a_batch_the_samples_are_one(loss: Loss) -> None:
+    """A batch is then what one sample with all its pixels would be."""
+    logits, target = random_batch(8)
+    whole, truth = logits.reshape(1, 1, -1, logits.shape[-1]), target.reshape(1, 1, -1, target.shape[-1])
+    assert torch.allclose(loss(logits, target, batch=True), loss(whole, truth))
+    assert not torch.allclose(loss(logits, target, batch=True), loss(logits, target))

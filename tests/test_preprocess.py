@@ -297,6 +297,123 @@ def test_a_full_mask_does_not_reach_into_the_padding() -> None:
     assert out.sum() == 20 * 30
 
 
+# --- the head ---
+
+CROP = Preprocess(size=96, high=99.5, crop=True)
+
+
+def patient(height: int, width: int, centre: tuple[float, float], radii: tuple[float, float]) -> Study:
+    """A textured ellipse with a bright disc in it, the disc as the reference."""
+    head = ((np.mgrid[:height, :width][0] - centre[0]) / radii[0]) ** 2
+    head = head + ((np.mgrid[:height, :width][1] - centre[1]) / radii[1]) ** 2 <= 1
+    lesion = disc(height, width, centre[0] - radii[0] / 3, centre[1] + radii[1] / 4, radii[1] / 4)
+    y, x = np.mgrid[:height, :width]
+    image = np.where(head, 90 + 25 * np.sin(y / 9) * np.cos(x / 7), 0) + np.where(lesion, 60, 0)
+    slices = np.repeat(np.repeat(image[None, ..., None], 4, axis=0), 3, axis=3).astype(np.uint8)
+    return replace(study(slices), reference=np.repeat(lesion[None], 4, axis=0))
+
+
+@quick
+@given(
+    st.integers(120, 400), st.integers(120, 400), st.floats(0.25, 0.45), st.floats(0.6, 1.0), st.booleans()
+)
+def test_the_head_fills_the_canvas_and_comes_back_where_it_was(
+    height: int, width: int, share: float, slim: float, lying: bool
+) -> None:
+    radius = share * min(height, width)
+    radii = (slim * radius, radius) if lying else (radius, slim * radius)
+    given_study = patient(height, width, (height / 2, width / 2), radii)
+    batch, letterbox = CROP.apply(given_study)
+    # A head as long as wide may go either way.
+    assert batch.shape[2:] in {CROP.canvas, CROP.canvas[::-1]}
+    if slim < 0.9:
+        assert batch.shape[2:] == (CROP.canvas[::-1] if lying else CROP.canvas)
+    assert letterbox.scaled == letterbox.padded
+    assert (batch[:, 1] > 0).mean() > 0.6
+    rows, columns = letterbox.scaled
+    # One scale for both axes, to within the rounding of the box.
+    assert letterbox.box.height / rows == pytest.approx(letterbox.box.width / columns, rel=0.03)
+    assert given_study.reference is not None
+    there = apply_mask(given_study.reference, letterbox)
+    back = invert(there.astype(np.float32), letterbox) >= 0.5
+    assert back.shape == given_study.shape
+    overlap = 2 * (back & given_study.reference).sum() / (back.sum() + given_study.reference.sum())
+    assert overlap > 0.9
+
+
+def test_a_mask_lies_on_its_cropped_image() -> None:
+    given_study = patient(256, 256, (120, 140), (100, 80))
+    assert given_study.reference is not None
+    picture = replace(
+        given_study, slices=np.repeat(given_study.reference[..., None].astype(np.uint8) * 200, 3, axis=3)
+    )
+    _, letterbox = CROP.apply(given_study)
+    there = apply_mask(given_study.reference, letterbox)
+    # The same box, for a picture in which no head would be found.
+    whole = np.stack([plane[..., 0] / np.float32(200) for plane in picture.slices])
+    rows, columns = letterbox.scaled
+    top, left, tall, wide = letterbox.box
+    cut = np.pad(whole, ((0, 0), (200, 200), (200, 200)))[
+        :, top + 200 : top + 200 + tall, left + 200 : left + 200 + wide
+    ]
+    centre = np.array([np.argwhere(cut[0] > 0.5).mean(axis=0) / (tall, wide)])
+    found = np.argwhere(there[0]).mean(axis=0) / (rows, columns)
+    np.testing.assert_allclose(found, centre[0], atol=0.01)
+
+
+def test_borders_and_captions_leave_what_the_network_sees() -> None:
+    plain = patient(200, 200, (100, 100), (85, 70))
+    wide = np.zeros((4, 400, 400, 3), np.uint8)
+    wide[:, 100:300, 100:300] = plain.slices
+    captioned = plain.slices.copy()
+    captioned[:, 2:8, 2:90] = 255
+    expected, _ = CROP.apply(plain)
+    for other in (wide, captioned):
+        batch, _ = CROP.apply(study(other))
+        assert batch.shape == expected.shape
+        assert np.abs(batch - expected)[:, :, 8:-8, 8:-8].mean() < 0.04
+        assert np.corrcoef(batch.ravel(), expected.ravel())[0, 1] > 0.95
+    whole = Preprocess(size=96)
+    assert np.corrcoef(whole.apply(study(wide))[0].ravel(), whole.apply(plain)[0].ravel())[0, 1] < 0.5
+
+
+def test_a_box_that_reaches_over_the_edge_is_black_there_and_nothing_is_lost() -> None:
+    given_study = patient(200, 120, (100, 60), (90, 59))
+    narrow = replace(given_study, slices=given_study.slices[:, :, 10:110], reference=None)
+    batch, letterbox = CROP.apply(narrow)
+    assert letterbox.box.left < 0
+    outside = round(-letterbox.box.left * letterbox.scaled[1] / letterbox.box.width) - 1
+    assert outside > 3
+    assert not batch[..., :outside].any()
+    assert invert(batch[:, 1], letterbox).shape == (4, 200, 100)
+
+
+def test_outside_the_box_there_is_no_probability() -> None:
+    letterbox = CROP.letterbox(256, 256, Box(60, 70, 120, 90))
+    found = invert(np.ones((1, *letterbox.padded), np.float32), letterbox)
+    top, left, tall, wide = letterbox.box
+    assert (found[0, top : top + tall, left : left + wide] == 1).all()
+    assert found.sum() == tall * wide
+
+
+def test_without_a_head_the_whole_slice_is_seen() -> None:
+    slices = np.zeros((2, 64, 96, 3), np.uint8)
+    slices[:, :, :3] = 100
+    batch, letterbox = CROP.apply(study(slices))
+    assert letterbox.box == Box(0, 0, 64, 96)
+    assert batch.shape[2:] == (64, 96)
+
+
+def test_a_margin_shows_more_at_the_same_scale() -> None:
+    given_study = patient(256, 256, (128, 128), (100, 80))
+    plain, box = CROP.apply(given_study)
+    wide, larger = CROP.apply(given_study, margin=0.25)
+    assert larger.scaled == (120, 100)
+    assert larger.box.height / larger.scaled[0] == pytest.approx(box.box.height / box.scaled[0], rel=0.01)
+    middle = wide[:, :, 12:108, 10:90]
+    assert np.corrcoef(middle.ravel(), plain.ravel())[0, 1] > 0.99
+
+
 # --- parameters ---
 
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainseg.preprocess import Preprocess
+from brainseg.preprocess import Preprocess, apply_mask
 from brainseg.training.config import Augment, Data, RecipeError
 from brainseg.training.data import (
     MAX_WORKERS,
@@ -412,3 +412,55 @@ def test_workers_are_beside_a_gpu_alone() -> None:
     assert workers_beside("cpu", 1) == 0
     assert workers_beside("cuda", 10_000) == 1
     assert 1 <= workers_beside("cuda", 1) <= MAX_WORKERS
+
+
+def headed(case_id: str = "SYN_AA_0001", size: int = 96, slim: float = 0.8) -> Study:
+    """Slices with a head that `crop` finds, and a lesion in it."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    head = (y / (0.42 * size)) ** 2 + (x / (0.42 * slim * size)) ** 2 <= 1
+    lesion = (y + 9) ** 2 + (x - 8) ** 2 <= 36
+    image = np.where(head, 90 + 20 * np.sin(y / 5), 0) + 60 * lesion
+    slices = np.repeat(np.repeat(image[None, ..., None], 3, axis=0), 3, axis=3).astype(np.uint8)
+    whole = study(case_id, slices=3, size=size)
+    return replace(whole, slices=slices, reference=np.repeat(lesion[None], 3, axis=0))
+
+
+def test_without_augmentation_training_sees_what_validation_sees() -> None:
+    preprocess = Preprocess(size=96, crop=True)
+    data = SliceData([headed()], preprocess, NONE)
+    expected, letterbox = preprocess.apply(headed())
+    image, mask = data[Draw(0, 96, 0)]
+    assert image.shape == (3, *preprocess.canvas)
+    assert np.corrcoef(image.numpy().ravel(), expected[0].ravel())[0, 1] > 0.97
+    reference = headed().reference
+    assert reference is not None
+    assert iou(mask[0].numpy() > 0, apply_mask(reference, letterbox)[0]) > 0.85
+
+
+@pytest.mark.parametrize("size", [48, 64, 96])
+def test_a_smaller_stage_sees_the_same_crop(size: int) -> None:
+    preprocess = Preprocess(size=96, crop=True)
+    data = SliceData([headed()], preprocess, NONE)
+    image, mask = data[Draw(0, size, 0)]
+    rows, columns = replace(preprocess, size=size).canvas
+    assert image.shape == (3, rows, columns)
+    assert mask.sum() / mask.numel() == pytest.approx(float(data[Draw(0, 96, 0)][1].mean()), rel=0.25)
+
+
+def test_turned_heads_bring_slice_into_the_crop_not_black() -> None:
+    """A full frame of grey stays grey in the corners however it is turned."""
+    preprocess = Preprocess(size=96, crop=True)
+    data = SliceData([headed()], preprocess, replace(NONE, rotate=10.0))
+    data.images[:] = 0.5
+    corners = [data[Draw(0, 96, seed)][0][:, [0, 0, -1, -1], [0, -1, 0, -1]] for seed in range(20)]
+    assert sum(float((corner > 0.4).float().mean()) for corner in corners) / 20 > 0.9
+
+
+def test_a_head_wider_than_long_cannot_be_trained_on() -> None:
+    lying = headed()
+    assert lying.reference is not None
+    turned = replace(
+        lying, slices=lying.slices.transpose(0, 2, 1, 3), reference=lying.reference.transpose(0, 2, 1)
+    )
+    with pytest.raises(InputError, match="longer than wide"):
+        SliceData([turned], Preprocess(size=96, crop=True), NONE)
