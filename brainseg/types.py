@@ -218,12 +218,14 @@ class ModelSpec:
         width: channels of the finest level; level k has ``width * 2**k``.
         norm: ``"batch"`` or ``"group"`` (16 groups).
         dropout: probability of dropping a channel after each block, in training.
+        gate_norm: the gates normalise their one channel before the sigmoid; of no matter without gates.
     """
 
     architecture: str
     width: int = 32
     norm: Literal["batch", "group"] = "batch"
     dropout: float = 0.0
+    gate_norm: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ every_norm = pytest.mark.parametrize("norm", NORMS)
 State = dict[str, Tensor]
 
 
-def make(name: str, norm: str = "batch", seed: int = 0, width: int = WIDTH) -> UNet | UNetPP:
+def make(
+    name: str, norm: str = "batch", seed: int = 0, width: int = WIDTH, gate_norm: bool = False
+) -> UNet | UNetPP:
     torch.manual_seed(seed)
-    return build(ModelSpec(name, width, norm))  # type: ignore[arg-type]
+    return build(ModelSpec(name, width, norm, gate_norm=gate_norm))  # type: ignore[arg-type]
 
 
 def lively(network: UNet | UNetPP, seed: int = 1) -> UNet | UNetPP:
@@ -90,6 +92,10 @@ def reference_gate(skip: Tensor, below: Tensor, state: State, prefix: str) -> Te
     theta = F.conv2d(skip, state[f"{prefix}.theta.weight"], stride=2)
     phi = F.conv2d(below, state[f"{prefix}.phi.weight"], state[f"{prefix}.phi.bias"])
     psi = F.conv2d(F.relu(theta + phi), state[f"{prefix}.psi.0.weight"], state[f"{prefix}.psi.0.bias"])
+    if f"{prefix}.psi.1.weight" in state:  # over the positions of one slice
+        psi = psi - psi.mean((2, 3), keepdim=True)
+        psi = psi / (psi.pow(2).mean((2, 3), keepdim=True) + 1e-5).sqrt()
+        psi = psi * state[f"{prefix}.psi.1.weight"] + state[f"{prefix}.psi.1.bias"]
     size = (skip.shape[2], skip.shape[3])
     return skip * F.interpolate(torch.sigmoid(psi), size=size, mode="bilinear", align_corners=False)
 
@@ -141,9 +147,10 @@ REFERENCES = {
 
 @every_network
 @every_norm
-def test_wiring_equals_the_reference(name: str, norm: str) -> None:
+@pytest.mark.parametrize("gate_norm", [False, True])
+def test_wiring_equals_the_reference(name: str, norm: str, gate_norm: bool) -> None:
     """Logits, and the gradient of every parameter: nothing is cut off on the way back."""
-    network = lively(make(name, norm)).double().eval()
+    network = lively(make(name, norm, gate_norm=gate_norm)).double().eval()
     x, slope = images(2, 3, 48, 32).double(), images(2, 1, 48, 32, seed=3).double()
     buffers = dict(network.named_buffers())
     leaves = {key: value.detach().clone().requires_grad_() for key, value in network.named_parameters()}
@@ -409,6 +416,16 @@ def test_open_gates_make_the_ungated_twin(name: str, norm: str) -> None:
             if isinstance(module, nn.Sigmoid):
                 module.register_forward_hook(lambda _m, _i, out: torch.ones_like(out))
         torch.testing.assert_close(gated(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_normed_gates_start_around_a_half_and_use_their_range(name: str) -> None:
+    network = make(name, "group", gate_norm=True)
+    with seen_gates(network) as seen, torch.no_grad():
+        network(images(2, 3, 96, 96))
+    for coefficients in seen:
+        assert 0.4 < coefficients.mean() < 0.6
+        assert coefficients.std() > 0.15
 
 
 # --- deep supervision ---

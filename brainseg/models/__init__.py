@@ -45,4 +45,6 @@ def build(spec: ModelSpec) -> UNet | UNetPP:
         raise WeightsError(
             f"architecture {spec.architecture!r} is not known; choose one of {', '.join(ARCHITECTURES)}"
         )
-    return ARCHITECTURES[spec.architecture].make(width=spec.width, norm=spec.norm, dropout=spec.dropout)
+    return ARCHITECTURES[spec.architecture].make(
+        width=spec.width, norm=spec.norm, dropout=spec.dropout, gate_norm=spec.gate_norm
+    )

@@ -78,18 +78,21 @@ class AttentionGate(nn.Module):
     projected, added, rectified and squeezed to one coefficient a position; the coefficients are resampled
     to the skip's grid and multiply it. The paper follows with one more convolution and norm on the gated
     skip; we leave that out, so that a gated network differs from its ungated twin in the gate alone.
-    `psi` ends in a Sigmoid submodule whose output, (B, 1, h, w) in 0..1, a forward hook can read.
+    `psi` ends in a Sigmoid submodule whose output, (B, 1, h, w) in 0..1, a forward hook can read. With
+    `normed` its one channel is normalised over the slice before that, as the authors' own code does over the
+    batch: the coefficients then use their range, where they would else settle near 1.
 
     Shape: skip (B, skip_channels, 2h, 2w), below (B, below_channels, h, w) -> (B, skip_channels, 2h, 2w).
     """
 
-    def __init__(self, skip_channels: int, below_channels: int) -> None:
+    def __init__(self, skip_channels: int, below_channels: int, normed: bool) -> None:
         super().__init__()
         inner = max(skip_channels // 2, 1)
         self.theta = nn.Conv2d(skip_channels, inner, 2, stride=2, bias=False)
         self.phi = nn.Conv2d(below_channels, inner, 1)
-        # No norm here: GroupNorm(16) cannot sit on one channel, and a norm would pin the mean coefficient.
-        self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.Sigmoid())
+        # One group: sixteen cannot share one channel.
+        norms = [nn.GroupNorm(1, 1)] if normed else []
+        self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), *norms, nn.Sigmoid())
 
     def forward(self, skip: Tensor, below: Tensor) -> Tensor:
         coefficients: Tensor = self.psi(F.relu(self.theta(skip) + self.phi(below)))
@@ -109,13 +112,14 @@ class Node(nn.Module):
         skip_count: int,
         below_channels: int,
         gated: bool,
+        gate_norm: bool,
         kind: NormKind,
         dropout: float,
     ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(below_channels, skip_channels, 2, stride=2)
         self.gates = nn.ModuleList(
-            AttentionGate(skip_channels, below_channels) for _ in range(skip_count if gated else 0)
+            AttentionGate(skip_channels, below_channels, gate_norm) for _ in range(skip_count if gated else 0)
         )
         self.block = ConvBlock((skip_count + 1) * skip_channels, skip_channels, kind, dropout)
 
@@ -160,7 +164,8 @@ def initialise(network: nn.Module, head: nn.Conv2d, prior: float = 0.01) -> None
     """Kaiming initialisation (He 2015, arXiv:1502.01852) of every convolution, in place.
 
     The head starts at the share of tumour pixels, `prior`, so that the first steps are not spent on
-    learning that nearly everything is background; each gate starts nearly open (0.88), as its ungated twin.
+    learning that nearly everything is background; a gate without a norm starts nearly open (0.88), as its
+    ungated twin, one with a norm around 0.5.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -28,11 +28,12 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         *,
         gated: bool = False,
+        gate_norm: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(width, norm, dropout)
         self.decoder = nn.ModuleList(
-            Node(width * 2**level, 1, width * 2 ** (level + 1), gated, norm, dropout)
+            Node(width * 2**level, 1, width * 2 ** (level + 1), gated, gate_norm, norm, dropout)
             for level in range(DEPTH)
         )
         self.head = nn.Conv2d(width, 1, 1)

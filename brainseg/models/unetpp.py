@@ -30,12 +30,13 @@ class UNetPP(nn.Module):
         dropout: float = 0.0,
         *,
         gated: bool = False,
+        gate_norm: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(width, norm, dropout)
         self.nodes = nn.ModuleDict(
             {
-                f"{i}_{j}": Node(width * 2**i, j, width * 2 ** (i + 1), gated, norm, dropout)
+                f"{i}_{j}": Node(width * 2**i, j, width * 2 ** (i + 1), gated, gate_norm, norm, dropout)
                 for j in range(1, DEPTH + 1)
                 for i in range(DEPTH - j + 1)
             }
