@@ -136,6 +136,7 @@ def test_an_unknown_key_names_the_nearest_known_one(
         ("stages.size=3", "stages is not a table"),
         ("seed.more=3", "seed must be int"),
         ("optim.lr", "must read key=value"),
+        ("stages=" + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("=3", "must read key=value"),
     ],
 )
@@ -148,12 +149,17 @@ def test_wrong_types(small: Path, override: str, says: str) -> None:
     [
         ("stages=[]", "at least one stage"),
         ("stages=[{size=40, epochs=1, batch=2}]", "divisible by 16"),
-        ("stages=[{size=0, epochs=1, batch=2}]", "stages[0].size must be above 0"),
-        ("stages=[{size=16, epochs=0, batch=2}]", "stages[0].epochs must be above 0"),
-        ("stages=[{size=16, epochs=1, batch=-2}]", "stages[0].batch must be above 0"),
+        ("stages=[{size=0, epochs=1, batch=2}]", "stages[0].size must lie in 16..4,096"),
+        ("stages=[{size=16, epochs=0, batch=2}]", "stages[0].epochs must lie in 1..1,000,000"),
+        ("stages=[{size=16, epochs=1, batch=-2}]", "stages[0].batch must lie in 1..1,000,000"),
         ("data.samples_per_epoch=3", "data.samples_per_epoch must fill"),
         ("accumulate=0", "accumulate"),
         ("accumulate=1000", "data.samples_per_epoch must fill"),
+        ("data.fold=-1", "data.fold must lie in 0..1,000,000"),
+        (f"seed={10**30}", "seed must lie in 0..2,147,483,647"),
+        (f"optim.lr={10**400}", "optim.lr must be float"),
+        (f"seed={'7' * 5000}", "seed must be int"),
+        ("model.width=100000", "model.width must lie in 1..1,024"),
         ("validate_every=0", "validate_every"),
         ("patience=0", "patience"),
         ("seed=-1", "seed"),
@@ -198,6 +204,8 @@ def test_rules_that_join_two_keys(small: Path) -> None:
         ('name = "x"', "model is missing"),
         ("", "name is missing"),
         ("name = ", "not valid TOML"),
+        ("seed = " + "7" * 5000, "not valid TOML"),
+        ("a = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
     ],
 )
 def test_missing_keys_and_broken_files(tmp_path: Path, text: str, says: str) -> None:

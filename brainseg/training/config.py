@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from brainseg.models import ARCHITECTURES
 from brainseg.models.blocks import GROUPS
@@ -19,6 +19,34 @@ from brainseg.types import BrainsegError, ModelSpec
 
 class RecipeError(BrainsegError):
     """A recipe or an override cannot be used as it stands."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a number, stated at its field: `low` to `high`, without what is `open`."""
+
+    low: float
+    high: float
+    open: Literal["", "high", "both"] = ""
+
+    def holds(self, value: float) -> bool:
+        """NaN fails, as each comparison does."""
+        above = self.low < value if self.open == "both" else self.low <= value
+        return above and (value < self.high if self.open else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"must be above {self.low:,}" if self.open == "both" else f"must be {self.low:,} or more"
+        below = f", below {self.high:,}" if self.open == "high" else ""
+        return f"must lie in {self.low:,}..{self.high:,}{below}"
+
+
+Share = Annotated[float, Within(0, 1)]
+ShareBelow1 = Annotated[float, Within(0, 1, "high")]
+NotNegative = Annotated[float, Within(0, math.inf, "high")]
+Positive = Annotated[float, Within(0, math.inf, "both")]
+Count = Annotated[int, Within(1, 1_000_000)]
+CountOr0 = Annotated[int, Within(0, 1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -33,9 +61,9 @@ class Data:
     """
 
     split: str = "lgg_folds.json"
-    fold: int = 0
-    samples_per_epoch: int = 2000
-    tumour_fraction: float = 0.6
+    fold: CountOr0 = 0
+    samples_per_epoch: Count = 2000
+    tumour_fraction: Share = 0.6
 
 
 @dataclass(frozen=True)
@@ -54,15 +82,15 @@ class Augment:
         drop_channel: probability that pre, post or both become FLAIR, as where sequences are missing.
     """
 
-    rotate: float = 20.0
-    scale: float = 0.2
-    shift: float = 0.05
-    flip: float = 0.5
-    contrast: float = 0.2
-    gamma: float = 0.3
-    blur: float = 0.15
-    noise: float = 0.2
-    drop_channel: float = 0.1
+    rotate: NotNegative = 20.0
+    scale: ShareBelow1 = 0.2
+    shift: Share = 0.05
+    flip: Share = 0.5
+    contrast: Share = 0.2
+    gamma: ShareBelow1 = 0.3
+    blur: Share = 0.15
+    noise: Share = 0.2
+    drop_channel: Share = 0.1
 
 
 @dataclass(frozen=True)
@@ -75,9 +103,9 @@ class LossChoice:
     """
 
     name: LossName = "combined"
-    alpha: float = 0.5
-    beta: float = 0.5
-    smooth: float = 1.0
+    alpha: NotNegative = 0.5
+    beta: NotNegative = 0.5
+    smooth: Positive = 1.0
     batch: bool = False
     deep_supervision: bool = False
 
@@ -96,13 +124,13 @@ class Optim:
         ema: decay of the averaged weights, which are the ones validated and kept; lower in the first steps.
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 1e-2
     schedule: Literal["cosine", "plateau"] = "cosine"
-    warmup_steps: int = 200
-    plateau_patience: int = 3
-    clip: float = 1.0
-    ema: float = 0.998
+    warmup_steps: CountOr0 = 200
+    plateau_patience: CountOr0 = 3
+    clip: Positive = 1.0
+    ema: ShareBelow1 = 0.998
 
 
 @dataclass(frozen=True)
@@ -110,9 +138,9 @@ class Stage:
     """Some epochs on slices resized to `size` x `size`, or cropped to the canvas of that size; small ones
     first are cheap."""
 
-    size: int
-    epochs: int
-    batch: int
+    size: Annotated[int, Within(MULTIPLE, 4096)]
+    epochs: Count
+    batch: Count
 
 
 @dataclass(frozen=True)
@@ -143,11 +171,11 @@ class Recipe:
     loss: LossChoice = field(default_factory=LossChoice)
     optim: Optim = field(default_factory=Optim)
     init: str = ""
-    seed: int = 0
-    accumulate: int = 1
+    seed: Annotated[int, Within(0, 2**31 - 1)] = 0
+    accumulate: Count = 1
     precision: Literal["bf16", "no"] = "bf16"
-    validate_every: int = 1
-    patience: int = 20
+    validate_every: Count = 1
+    patience: Count = 20
 
     @property
     def epochs(self) -> int:
@@ -180,13 +208,18 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"recipe {path} cannot be read; give the path of a TOML file in recipes/"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
+    # A ValueError also for a number of thousands of digits; arrays may be nested without end.
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {_first_line(error)}") from error
     for override in overrides:
         _override(raw, override)
     recipe: Recipe = _build(Recipe, raw, f"recipe {path}", "")
     _check(recipe, f"recipe {path}")
     return recipe
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -195,7 +228,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise RecipeError(f"--set {text!r} must read key=value, for instance optim.lr=0.001")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError as error:
+        raise RecipeError(f"--set {key.strip()} is nested too deeply") from error
+    except ValueError:
         parsed = value.strip()  # a string without its quotes
     *tables, last = key.strip().split(".")
     for table in tables:
@@ -208,7 +243,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
 def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
     if not isinstance(raw, dict):
         raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table, not {raw!r}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = [item.name for item in fields(kind)]
     for key in raw:
         if key not in known:
@@ -237,66 +272,44 @@ def _nearest(key: str, known: Sequence[str], prefix: str) -> str:
 
 
 def _value(hint: Any, value: Any, where: str, key: str) -> Any:
+    if get_origin(hint) is Annotated:
+        kind, within = get_args(hint)
+        number = _value(kind, value, where, key)
+        if not within.holds(number):
+            raise RecipeError(f"{where}: {key} {within}")
+        return number
     if is_dataclass(hint):
         return _build(hint, value, where, key + ".")
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be an array of tables, not {value!r}")
+            raise RecipeError(f"{where}: {key} must be an array of tables, not {_shown(value)}")
         return tuple(_value(get_args(hint)[0], item, where, f"{key}[{n}]") for n, item in enumerate(value))
     if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise RecipeError(f"{where}: {key} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        if not isinstance(value, str) or value not in get_args(hint):
+            raise RecipeError(
+                f"{where}: {key} must be one of {', '.join(get_args(hint))}, not {_shown(value)}"
+            )
         return value
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 1e300:
         value = float(value)
     if type(value) is not hint:
-        raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {value!r}")
+        raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {_shown(value)}")
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value that may be anything, in a sentence; Python prints no integer of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _check(recipe: Recipe, where: str) -> None:
-    model, data, augment, loss, optim = recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.optim
-    shares = {
-        "data.tumour_fraction": data.tumour_fraction,
-        **{f"augment.{name}": getattr(augment, name) for name in ("flip", "blur", "noise", "drop_channel")},
-        **{f"augment.{name}": getattr(augment, name) for name in ("shift", "contrast")},
-    }
-    shares_below_1 = {
-        "model.dropout": model.dropout,
-        "augment.scale": augment.scale,
-        "augment.gamma": augment.gamma,
-        "optim.ema": optim.ema,
-    }
-    not_negative = {
-        "seed": recipe.seed,
-        "augment.rotate": augment.rotate,
-        "loss.alpha": loss.alpha,
-        "loss.beta": loss.beta,
-        "optim.weight_decay": optim.weight_decay,
-        "optim.warmup_steps": optim.warmup_steps,
-        "optim.plateau_patience": optim.plateau_patience,
-    }
-    positive = {
-        "model.width": model.width,
-        "loss.smooth": loss.smooth,
-        "optim.lr": optim.lr,
-        "optim.clip": optim.clip,
-        "accumulate": recipe.accumulate,
-        "validate_every": recipe.validate_every,
-        "patience": recipe.patience,
-        **{
-            f"stages[{n}].{name}": getattr(stage, name)
-            for n, stage in enumerate(recipe.stages)
-            for name in ("size", "epochs", "batch")
-        },
-    }
+    model, data = recipe.model, recipe.data
     nested = [name for name in ARCHITECTURES if name.endswith("unetpp")]
     rules = [
-        # NaN fails each comparison.
-        *((0 <= value <= 1, f"{key} must lie in 0..1") for key, value in shares.items()),
-        *((0 <= value < 1, f"{key} must lie in 0..1, below 1") for key, value in shares_below_1.items()),
-        *((0 <= value < math.inf, f"{key} must be 0 or more") for key, value in not_negative.items()),
-        *((0 < value < math.inf, f"{key} must be above 0") for key, value in positive.items()),
         (
             bool(recipe.name) and Path(recipe.name).name == recipe.name,
             "name must be good for a folder, without slashes",
@@ -304,6 +317,10 @@ def _check(recipe: Recipe, where: str) -> None:
         (
             model.architecture in ARCHITECTURES,
             f"model.architecture must be one of {', '.join(ARCHITECTURES)}, not {model.architecture!r}",
+        ),
+        (
+            1 <= model.width <= 1024 and 0 <= model.dropout < 1,
+            "model.width must lie in 1..1,024, and model.dropout in 0..1, below 1",
         ),
         (
             model.norm == "batch" or model.width % GROUPS == 0,
@@ -323,7 +340,7 @@ def _check(recipe: Recipe, where: str) -> None:
             "data.samples_per_epoch must fill at least one step of batch x accumulate slices in each stage",
         ),
         (
-            not loss.deep_supervision or model.architecture in nested,
+            not recipe.loss.deep_supervision or model.architecture in nested,
             f"loss.deep_supervision needs a nested network ({', '.join(nested)})",
         ),
     ]
