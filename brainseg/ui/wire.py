@@ -1,4 +1,4 @@
-"""What travels to the viewer in the browser: one small binary format, packed here, unpacked in viewer/wire.js.
+"""What travels to the browser: one small binary format, packed here and unpacked in viewer/wire.js.
 
 A message is a little-endian uint32 with the length of a JSON header, the header, then deflated blocks.
 ``header["blocks"]`` names each block with its shape, coding, start and size. Codings:
