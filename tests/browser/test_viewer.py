@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from brainseg.ui import state
 from brainseg.ui.modules import asset, join
 from brainseg.ui.wire import attention_pack, prediction_pack, study_pack
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.browser
 
 # A face in ten lines, as any framework could have one.
@@ -165,6 +167,18 @@ def test_agreement_counts_and_hiding_leaves_the_anatomy(page: Page) -> None:
     assert len(set(colour(page, "agreement", 25, 35))) == 1
     set_state(page, hidden=False)
     assert colour(page, "agreement", 25, 35) == tinted
+
+
+def test_the_benchmark_of_repaints_runs(chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import viewer_speed  # noqa: PLC0415
+
+    monkeypatch.setattr(viewer_speed, "SHAPE", (2, 256, 256))
+    times = viewer_speed.measure(chromium)
+    assert list(times) == list(viewer_speed.MAPS)
+    for turns in times.values():
+        assert [len(turn) for turn in turns] == [2, 2]
+        assert max(map(max, turns)) > 0
 
 
 def test_a_closed_viewer_listens_no_more(page: Page) -> None:
