@@ -33,6 +33,7 @@ export function open(root) {
   } };
 }
 """
+SCRIPT = join("face.js", lambda name: FACE if name == "face.js" else asset(name))
 OPEN = """async (script) => {
   const { open } = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   window.face = open(document.querySelector(".viewer"));
@@ -101,7 +102,7 @@ def page(chromium: Browser) -> Iterator[Page]:
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.set_content(f"<style>{asset('viewer.css')}</style>{asset('viewer.html')}")
-    page.evaluate(OPEN, join("face.js", lambda name: FACE if name == "face.js" else asset(name)))
+    page.evaluate(OPEN, SCRIPT)
     give(page, state.view_message(STUDY, READINGS))
     give(page, study_pack(STUDY))
     page.locator(".viewer[data-ready=true]").wait_for()
@@ -181,9 +182,20 @@ def test_the_benchmark_of_repaints_runs(chromium: Browser, monkeypatch: pytest.M
         assert max(map(max, turns)) > 0
 
 
-def test_a_closed_viewer_listens_no_more(page: Page) -> None:
+def test_a_closed_viewer_listens_no_more_and_another_takes_its_place(page: Page) -> None:
+    viewer = page.locator(".viewer")
     page.evaluate("() => window.face.viewer.close()")
-    before = page.locator(".viewer").get_attribute("data-slice")
-    page.locator(".viewer").press("ArrowUp")
+    before = viewer.get_attribute("data-slice")
+    viewer.press("ArrowUp")
+    page.locator("button.fit").click()
     settle(page)
-    assert page.locator(".viewer").get_attribute("data-slice") == before
+    assert viewer.get_attribute("data-slice") == before
+    page.evaluate(OPEN, SCRIPT)
+    give(page, state.view_message(STUDY, READINGS))
+    settle(page)
+    # What was set is kept for the study, and each key and button counts once.
+    assert page.locator("button.fit").get_attribute("aria-pressed") == "false"
+    assert page.locator("button.overlay").count() == 1
+    viewer.press("ArrowUp")
+    settle(page)
+    assert viewer.get_attribute("data-slice") == str(int(before or 0) - 1)

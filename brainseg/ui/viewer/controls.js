@@ -12,50 +12,47 @@ import { chooseMap, levels, stops } from "./state.js";
 const BASES = [["pre", "T1"], ["flair", "FLAIR"], ["post", "T1 + contrast"]];
 const NEEDS_REFERENCE = "Needs a reference mask in the patient's files";
 
-/** @param {Viewer} viewer */
-export function listenToControls(viewer) {
+/**
+ * @param {Viewer} viewer
+ * @param {AbortSignal} signal ends it
+ */
+export function listenToControls(viewer, signal) {
   const part = viewer.part;
-  /**
-   * @param {"extras" | "maps"} row
-   * @param {string} name
-   * @param {string} label
-   * @param {(add: boolean) => void} act
-   */
-  const addButton = (row, name, label, act) => {
-    const button = make("button", name, label);
-    button.type = "button";
-    button.addEventListener("click", (event) => act(event.shiftKey));
-    part(row).append(button);
+  /** @param {string} name @param {string} label @param {(add: boolean) => void} act */
+  const button = (name, label, act) => {
+    const made = make("button", name, label);
+    made.type = "button";
+    made.addEventListener("click", (event) => act(event.shiftKey), { signal });
+    return made;
   };
-  for (const name of /** @type {(keyof typeof EXTRAS)[]} */ (Object.keys(EXTRAS))) {
-    addButton("extras", name, EXTRAS[name].label, () => {
+  const extras = /** @type {(keyof typeof EXTRAS)[]} */ (Object.keys(EXTRAS)).map((name) =>
+    button(name, EXTRAS[name].label, () => {
       viewer.set({ focus: null });
       viewer.toggle(name);
-    });
-  }
-  for (const { name, label } of MAPS) {
-    addButton("maps", name, label, (add) => {
+    }),
+  );
+  const maps = MAPS.map(({ name, label }) =>
+    button(name, label, (add) => {
       if (viewer.ready) viewer.set({ maps: chooseMap(viewer.state.maps, name, add), focus: null });
-    });
-  }
-  part("base").append(...BASES.map(([name, title]) => new Option(title, name)));
-  part("base").addEventListener("change", () =>
-    viewer.set({ base: /** @type {Channel} */ (part("base").value) }),
+    }),
   );
-  part("level").addEventListener("change", () =>
-    viewer.set({ level: Number(part("level").value), gates: {} }),
-  );
-  part("opacity").addEventListener("input", () =>
-    viewer.set({ opacity: Number(part("opacity").value) / 100 }),
-  );
-  part("slice").addEventListener("input", () => viewer.go(Number(part("slice").value)));
-  part("fill").addEventListener("click", () => viewer.toggle("fill"));
-  part("outline").addEventListener("click", () => viewer.toggle("outline"));
-  part("hide").addEventListener("click", () => viewer.toggle("hidden"));
-  part("fit").addEventListener("click", () => viewer.toggle("fit"));
-  part("largest").addEventListener("click", () => viewer.tour("largest"));
-  part("worst").addEventListener("click", () => viewer.tour("worst"));
-  part("save").addEventListener("click", () => viewer.save());
+  part("extras").replaceChildren(...extras);
+  part("maps").replaceChildren(...maps);
+  part("base").replaceChildren(...BASES.map(([name, title]) => new Option(title, name)));
+
+  /** @param {keyof Parts} name @param {string} event @param {() => void} act */
+  const on = (name, event, act) => part(name).addEventListener(event, act, { signal });
+  on("base", "change", () => viewer.set({ base: /** @type {Channel} */ (part("base").value) }));
+  on("level", "change", () => viewer.set({ level: Number(part("level").value), gates: {} }));
+  on("opacity", "input", () => viewer.set({ opacity: Number(part("opacity").value) / 100 }));
+  on("slice", "input", () => viewer.go(Number(part("slice").value)));
+  on("fill", "click", () => viewer.toggle("fill"));
+  on("outline", "click", () => viewer.toggle("outline"));
+  on("hide", "click", () => viewer.toggle("hidden"));
+  on("fit", "click", () => viewer.toggle("fit"));
+  on("largest", "click", () => viewer.tour("largest"));
+  on("worst", "click", () => viewer.tour("worst"));
+  on("save", "click", () => viewer.save());
 }
 
 /** Show what is set and what can be. @param {Viewer} viewer */

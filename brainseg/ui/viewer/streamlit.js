@@ -39,5 +39,9 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   }
   viewer.want = want;
   viewer.receive(message);
-  return () => viewer.close();
+  const shown = viewer;
+  return () => {
+    shown.close();
+    viewers.delete(parentElement);
+  };
 }

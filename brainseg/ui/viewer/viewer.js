@@ -59,7 +59,7 @@ export class Viewer {
     this.root = root;
     this.want = want;
     const { signal } = this.#closing;
-    listenToControls(this);
+    listenToControls(this, signal);
     for (const gesture of GESTURES) gesture(this, signal);
     shared.news.addEventListener("pack", () => this.refresh(), { signal });
     window.addEventListener("resize", () => this.arrange(), { signal });
@@ -68,6 +68,7 @@ export class Viewer {
     signal.addEventListener("abort", () => resizes.disconnect());
   }
 
+  /** End it; another may be opened on the same elements. */
   close() {
     this.#closing.abort();
   }
