@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from decoder import decode
+from decoder import header as header_of
 
 from brainseg import export
 from brainseg.metrics import compare
 from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, SourceFile, Study
 from brainseg.ui import state
 from brainseg.ui.chart import area_chart
-from brainseg.ui.payload import parse
 
 SHAPE = (4, 12, 10)
 
@@ -166,8 +167,11 @@ def test_view_message_carries_masks_figures_and_colours() -> None:
         "x0", 0, np.zeros(SHAPE, np.float16), Letterbox((12, 10), Box(0, 0, 12, 10), (12, 10), (16, 16))
     )
     readings = [read(SHIFTED), read(replace(EXACT, attention=(gate,)))]
-    header, arrays = parse(state.view_message(STUDY, readings, ["a"], state.Jump(2, 5)))
-    np.testing.assert_array_equal(arrays["mask0"], readings[0].finding.mask)
+    data = state.view_message(STUDY, readings, ["a"], state.Jump(2, 5))
+    masks, header = decode(data), header_of(data)
+    assert masks.keys() == {"mask0", "mask1"}
+    for i, reading in enumerate(readings):
+        np.testing.assert_array_equal(masks[f"mask{i}"], reading.finding.mask)
     assert header["study"]["numbers"] == [3, 4, 5, 7]
     assert header["study"]["edges"] is None
     assert header["jump"] == {"slice": 2, "nonce": 5}
@@ -192,10 +196,10 @@ def test_view_message_carries_masks_figures_and_colours() -> None:
 
 
 def test_view_message_before_any_model() -> None:
-    header, arrays = parse(state.view_message(replace(STUDY, reference=None), []))
+    header = header_of(state.view_message(replace(STUDY, reference=None), []))
     assert header["models"] == []
     assert header["marks"] is None
-    assert arrays == {}
+    assert header["blocks"] == {}
 
 
 def test_a_new_threshold_changes_masks_and_not_the_pack() -> None:

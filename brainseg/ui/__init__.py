@@ -1,1 +1,1 @@
-"""What people see: `state` and `payload` know no framework, the other modules are one face each."""
+"""What people see: `state` and `wire` know no framework, the other modules are one face each."""

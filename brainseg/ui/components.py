@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from itertools import count
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from brainseg.ui.payload import Block, message
+from brainseg.ui.modules import asset, script
+from brainseg.ui.wire import Block, message
 
 __all__ = [
     "File",
@@ -30,13 +30,9 @@ __all__ = [
 ]
 
 
-def _asset(name: str) -> str:
-    return files("brainseg.ui").joinpath(name).read_text(encoding="utf-8")
-
-
-_JS = _asset("viewer.js")
-_CSS = _asset("viewer.css")
-_viewer = st.components.v2.component("brainseg_viewer", html=_asset("viewer.html"), css=_CSS, js=_JS)
+_JS = script("streamlit.js")
+_CSS = asset("viewer.css")
+_viewer = st.components.v2.component("brainseg_viewer", html=asset("viewer.html"), css=_CSS, js=_JS)
 _pack = st.components.v2.component("brainseg_pack", js=_JS)
 _downloads = st.components.v2.component(
     "brainseg_downloads", html='<div class="downloads"></div>', css=_CSS, js=_JS

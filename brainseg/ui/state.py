@@ -36,7 +36,7 @@ from brainseg.types import (
     Undefined,
     WeightsCard,
 )
-from brainseg.ui.payload import Block, attention_id, box_of, message
+from brainseg.ui.wire import Block, attention_id, box_of, message
 
 __all__ = [
     "SEEN",

@@ -36,9 +36,9 @@ from brainseg.types import (
 from brainseg.ui import components, state
 from brainseg.ui.chart import area_chart
 from brainseg.ui.job import UNEXPECTED, Job
-from brainseg.ui.payload import attention_id, attention_pack, prediction_pack, study_pack
 from brainseg.ui.public_data import fetch_patient
 from brainseg.ui.state import Jump, PredictionKey, Reading
+from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 
 __all__ = ["installed", "page", "predict"]
 

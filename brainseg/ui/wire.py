@@ -1,4 +1,4 @@
-"""What travels to the viewer in the browser: one small binary format, packed here, unpacked in viewer.js.
+"""What travels to the browser: one small binary format, packed here and unpacked in viewer/wire.js.
 
 A message is a little-endian uint32 with the length of a JSON header, the header, then deflated blocks.
 ``header["blocks"]`` names each block with its shape, coding, start and size. Codings:
@@ -39,7 +39,6 @@ __all__ = [
     "grey",
     "head_box",
     "message",
-    "parse",
     "prediction_pack",
     "study_pack",
 ]
@@ -148,27 +147,6 @@ def message(header: Mapping[str, Any], blocks: Mapping[str, Block]) -> bytes:
     return struct.pack("<I", len(text)) + text + bytes(body)
 
 
-def parse(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Header and arrays of a `message`; what viewer.js does, for tests."""
-    (length,) = struct.unpack_from("<I", data)
-    header = json.loads(data[4 : 4 + length])
-    body = memoryview(data)[4 + length :]
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, entry in header["blocks"].items():
-        flat = np.frombuffer(
-            zlib.decompress(body[entry["start"] : entry["start"] + entry["size"]]), dtype=np.uint8
-        )
-        shape = tuple(entry["shape"])
-        if entry["coding"] == "bits":
-            arrays[name] = np.unpackbits(flat, count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
-        elif entry["coding"] == "raw":
-            arrays[name] = flat.reshape(shape)
-        else:
-            rows = np.cumsum(flat.reshape(shape), axis=-1, dtype=np.uint8)
-            arrays[name] = np.cumsum(rows, axis=-2, dtype=np.uint8)
-    return header, arrays
-
-
 def study_pack(study: Study) -> bytes:
     """The three channels, the reference and the colour maps: everything before any network has run."""
     blocks: dict[str, Block] = {}
@@ -201,12 +179,15 @@ def attention_id(pack_id: str, gate: str) -> str:
 def attention_pack(attention: AttentionMap, pack_id: str) -> bytes:
     """One gate's coefficients on the gate's own grid, in steps of 1/255.
 
-    ``size`` is the height and width of that grid in slice pixels, padding included; its first corner is the
-    slice's. The browser draws it unsmoothed, so a coarse gate looks as coarse as it is.
+    ``grid`` is the rectangle that this grid covers, padding included: top, left, height and width in slice
+    pixels. It reaches over the edges of the slice where the letterbox's box or its padding does. The browser
+    draws it unsmoothed, so a coarse gate looks as coarse as it is.
     """
-    g = attention.letterbox
-    size = (g.padded[0] * g.box.height / g.scaled[0], g.padded[1] * g.box.width / g.scaled[1])
-    header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "size": size}
+    letterbox = attention.letterbox
+    top, left, height, width = letterbox.box
+    (padded_height, padded_width), (scaled_height, scaled_width) = letterbox.padded, letterbox.scaled
+    grid = (top, left, padded_height * height / scaled_height, padded_width * width / scaled_width)
+    header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "grid": grid}
     return message(header, {"attention": Block(_to_bytes(attention.coefficients), "plane")})
 
 
