@@ -22,7 +22,7 @@ from skimage.filters import apply_hysteresis_threshold
 
 from brainseg.checkpoint import bundled, load
 from brainseg.inference import Predictor
-from brainseg.metrics import dice
+from brainseg.measure import dice
 from brainseg.postprocess import segment
 from brainseg.training.data import read_patients
 from brainseg.training.evaluate import ENSEMBLE

@@ -21,13 +21,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from brainseg import __version__
 from brainseg.types import RESEARCH_USE, BrainsegError, Spacing, Undefined
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
+    from brainseg.measure import Reading
     from brainseg.postprocess import Finding
     from brainseg.training.audit import AuditReport
     from brainseg.types import Study
@@ -189,6 +191,7 @@ def predict(
     from brainseg.export import report, to_json
     from brainseg.inference import Predictor
     from brainseg.io import read_study
+    from brainseg.measure import measure
     from brainseg.postprocess import find
 
     spacing_mm = _spacing(spacing)
@@ -197,7 +200,7 @@ def predict(
         study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm)
     if spacing_mm is not None:
         study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
-    findings: list[Finding] = []
+    readings: list[Reading] = []
     with _progress(quiet=as_json) as step:
         for one in models:
 
@@ -205,14 +208,14 @@ def predict(
                 step(f"{name}: slices", done, total)
 
             prediction = Predictor(one, device).predict(study, tta=tta, attention=False, progress=slices_done)
-            findings.append(find(prediction))
-    figures = report(study, findings)
+            readings.append(measure(study, find(prediction)))
+    figures = report(study, readings)
     if out is not None:
-        _write(out, study, findings, figures)
+        _write(out, study, [reading.finding for reading in readings], figures)
     if as_json:
         typer.echo(to_json(figures).decode(), nl=False)
     else:
-        _show(figures)
+        _show(study, readings)
         if out is not None:
             typer.echo(f"written to {out}")
 
@@ -247,50 +250,37 @@ def _text(row: dict[str, Any], key: str, digits: int = 3, missing: str = "not co
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def _show(figures: dict[str, Any]) -> None:
+def _show(study: Study, readings: list[Reading]) -> None:
+    from brainseg.measure import area_unit
+    from brainseg.measure import table as figure_table
+
     console = _console()
-    slices, rows, columns = figures["shape"]
-    spacing = figures["spacing_mm"]
+    slices, rows, columns = study.shape
+    spacing = study.spacing_mm
     console.print(
-        f"{figures['case_id']}: {slices} slices of {rows} x {columns}, "
+        f"{study.case_id}: {slices} slices of {rows} x {columns}, "
         + (f"spacing {' x '.join(f'{x:g}' for x in spacing)} mm" if spacing else "spacing unknown"),
         highlight=False,
         markup=False,
     )
-    for note in figures["notes"]:
+    for note in study.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    table = Table()
-    names = ["model", "tumour voxels", *["ml"] * bool(spacing)]
-    names += ["Dice", "IoU", "sensitivity", "precision", "HD95", "seconds"]
-    for name in names:
-        table.add_column(name, justify="left" if name == "model" else "right")
-    no_reference = figures["reference_voxels"] is None
-    for name, row in figures["models"].items():
-        table.add_row(
-            name + (" (trained on this patient)" if row["seen_in_training"] else ""),
-            str(row["tumour_voxels"]),
-            *([_text(row, "volume_ml", 1)] if spacing else []),
-            *(
-                "-" if no_reference else _text(row, key)
-                for key in ("dice", "iou", "sensitivity", "precision")
-            ),
-            "-"
-            if no_reference
-            else _text(row, "hd95", 1) + (f" {row['hd95_unit']}" if row["hd95"] is not None else ""),
-            f"{row['seconds']:.1f}",
-        )
+    head, cells = figure_table(readings)
+    # A column for each model: there are more figures than a terminal is wide.
+    table = Table("", *(Column(Text(reading.prediction.model), justify="right") for reading in readings))
+    for heading, row in zip(head, zip(*cells, strict=True), strict=True):
+        table.add_row(Text(heading), *map(Text, row))
     console.print(table)
-    areas = Table(title="tumour pixels in each slice")
+    areas = Table(title=f"area in each slice ({area_unit(study.spacing_mm)})")
     areas.add_column("slice", justify="right")
-    for name in figures["models"]:
-        areas.add_column(name, justify="right")
-    for index, number in enumerate(figures["slice_numbers"]):
-        row_areas = [row["area_per_slice"][index] for row in figures["models"].values()]
-        if any(row_areas):
-            areas.add_row(str(number), *map(str, row_areas))
+    for reading in readings:
+        areas.add_column(Text(reading.prediction.model), justify="right")
+    for index, number in enumerate(study.slice_numbers):
+        if any(reading.areas[index] for reading in readings):
+            areas.add_row(str(number), *(reading.slices[index][0].text for reading in readings))
     if areas.row_count:
         console.print(areas)
-    if no_reference:
+    if study.reference is None:
         console.print("No reference mask was given: Dice and its kin need one.", highlight=False)
     console.print(RESEARCH_USE, style="dim", highlight=False)
 

@@ -22,18 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from brainseg import __version__
-from brainseg.metrics import (
-    FIGURES,
-    agreement,
-    area_per_slice,
-    compare,
-    compare_slices,
-    figure_to_json,
-    metrics_to_json,
-    slice_of_largest_area,
-    volume_ml,
-    worst_slice,
-)
+from brainseg.measure import FIGURES, Reading, area_per_slice, figures_to_json, voxels_by_votes
 from brainseg.overlay import (
     MODEL_COLOURS,
     PREDICTION,
@@ -48,15 +37,13 @@ from brainseg.types import CHANNELS, RESEARCH_USE, Study, Undefined
 
 __all__ = ["masks_zip", "overlay_png", "overlays_zip", "report", "safe_name", "to_csv", "to_json"]
 
-NO_REFERENCE = Undefined("no reference mask was given")
-
 _DESCRIPTION_TAG, _SOFTWARE_TAG = 270, 305
 _SHEET_PIXELS = 40_000_000
 _CAPTION_PX = 16
 _FORMULA_START = re.compile(r"(^|[;,|])(\s*[=+\-@＝＋－＠])")
 
 
-def report(study: Study, findings: Sequence[Finding]) -> dict[str, Any]:
+def report(study: Study, readings: Sequence[Reading]) -> dict[str, Any]:
     """Everything there is to say about one study in plain JSON types; the app and `predict --json` share it.
 
     Figures that are not computable are None, with their reasons by name under ``not_computable``.
@@ -68,19 +55,20 @@ def report(study: Study, findings: Sequence[Finding]) -> dict[str, Any]:
           ``slice_numbers``, ``reference_voxels`` or None;
         - ``models``, by name: ``architecture``, ``weights_sha256``, ``threshold`` and ``keep`` as applied,
           ``weights_threshold`` and ``weights_keep`` as stored, ``tta``, ``seen_in_training``, ``seconds``,
-          ``tumour_voxels``, ``volume_ml``, ``area_per_slice`` (S pixel counts), ``largest_slice`` and
-          ``worst_slice`` (slice numbers or None), ``dice``, ``iou``, ``sensitivity``, ``precision``,
-          ``hd95``, ``hd95_unit``, ``not_computable``, and ``slices``: for each its number as ``slice``,
-          its ``tumour_voxels`` and, with a reference, the same figures within that slice;
+          every figure of the reading by its key (``tumour_voxels``, ``volume_ml``, ``largest_slice``,
+          ``largest_area``, ``dice``, ``iou``, ``sensitivity``, ``precision``, ``hd95``, ...) with
+          ``not_computable``, ``reference_voxels``, ``area_per_slice`` (S pixel counts), ``worst_slice`` (a
+          slice number or None), and ``slices``: for each its number as ``slice``, its ``tumour_voxels``,
+          ``area`` and the same figures within that slice;
         - ``agreement``: for two models or more, ``voxels_by_votes``, where item k - 1 counts the voxels
           marked by exactly k models; otherwise None.
 
     Raises:
-        ValueError: if a finding is of another case or shape, or two findings bear one model's name.
+        ValueError: if a reading is of another case or shape, or two readings bear one model's name.
     """
-    _check(study, findings)
+    _check(study, [reading.finding for reading in readings])
     source = study.source
-    votes = agreement([f.mask for f in findings]) if len(findings) > 1 else None
+    votes = voxels_by_votes([r.finding.mask for r in readings]) if len(readings) > 1 else None
     return {
         "research_use": RESEARCH_USE,
         "brainseg_version": __version__,
@@ -97,10 +85,8 @@ def report(study: Study, findings: Sequence[Finding]) -> dict[str, Any]:
         "shape": list(study.shape),
         "slice_numbers": list(study.slice_numbers),
         "reference_voxels": None if study.reference is None else int(np.count_nonzero(study.reference)),
-        "models": {f.prediction.model: _model_report(study, f) for f in findings},
-        "agreement": None
-        if votes is None
-        else {"voxels_by_votes": np.bincount(votes.ravel(), minlength=len(findings) + 1)[1:].tolist()},
+        "models": {r.prediction.model: _model_report(study, r) for r in readings},
+        "agreement": None if votes is None else {"voxels_by_votes": votes},
     }
 
 
@@ -135,11 +121,10 @@ def to_csv(figures: dict[str, Any]) -> bytes:
     rows = []
     for name, model in figures["models"].items():
         always = {**common, "model": name, **{key: model[key] for key in _SETTINGS}}
-        reasons = model["not_computable"]
-        patient = _row_figures(model, reasons, (*FIGURES, "volume_ml"))
+        patient = _row_figures(model, (*FIGURES, "volume_ml"))
         rows.append({**always, "scope": "patient", **patient})
         for one in model["slices"]:
-            within = _row_figures(one, one.get("not_computable", reasons), FIGURES)
+            within = _row_figures(one, FIGURES)
             rows.append({**always, "scope": "slice", "slice": one["slice"], **within})
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, restval="")
@@ -261,41 +246,21 @@ _COLUMNS = (
 )
 
 
-def _model_report(study: Study, finding: Finding) -> dict[str, Any]:
-    prediction, mask = finding.prediction, finding.mask
-    area = area_per_slice(mask)
-    voxels = int(area.sum())
-    volume = volume_ml(voxels, study.spacing_mm)
-    reasons = {"volume_ml": volume.reason} if isinstance(volume, Undefined) else {}
-    slices: list[dict[str, Any]] = [
-        {"slice": number, "tumour_voxels": int(pixels)}
-        for number, pixels in zip(study.slice_numbers, area, strict=True)
-    ]
-    figures: dict[str, Any]
-    if study.reference is None:
-        figures = {
-            **dict.fromkeys(FIGURES),
-            "hd95_unit": None,
-            "not_computable": dict.fromkeys(FIGURES, NO_REFERENCE.reason),
-        }
-        worst = None
-    else:
-        figures = metrics_to_json(compare(mask, study.reference, study.spacing_mm))
-        for one, metrics in zip(slices, compare_slices(mask, study.reference, study.spacing_mm), strict=True):
-            one.update(metrics_to_json(metrics))
-        worst = worst_slice(mask, study.reference)
-    largest = slice_of_largest_area(mask)
+def _model_report(study: Study, reading: Reading) -> dict[str, Any]:
+    truth = None if study.reference is None else area_per_slice(study.reference).tolist()
+    slices: list[dict[str, Any]] = []
+    for i, figures in enumerate(reading.slices):
+        one = {"slice": study.slice_numbers[i], "tumour_voxels": reading.areas[i]}
+        if truth is not None:
+            one["reference_voxels"] = truth[i]
+        slices.append(one | figures_to_json(figures))
     return {
-        **_settings(finding),
-        "seen_in_training": prediction.seen_in_training,
-        "seconds": prediction.seconds,
-        "volume_ml": figure_to_json(volume),
-        "area_per_slice": area.tolist(),
-        "largest_slice": None if largest is None else study.slice_numbers[largest],
-        "worst_slice": None if worst is None else study.slice_numbers[worst],
-        **figures,
-        "tumour_voxels": voxels,
-        "not_computable": {**reasons, **figures["not_computable"]},
+        **_settings(reading.finding),
+        "seen_in_training": reading.prediction.seen_in_training,
+        **figures_to_json(reading.figures),
+        "reference_voxels": None if truth is None else sum(truth),
+        "area_per_slice": list(reading.areas),
+        "worst_slice": None if reading.worst is None else study.slice_numbers[reading.worst],
         "slices": slices,
     }
 
@@ -325,14 +290,14 @@ def _provenance(study: Study, findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _row_figures(figures: dict[str, Any], reasons: dict[str, str], names: Sequence[str]) -> dict[str, Any]:
+def _row_figures(figures: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The counts and the named figures of a model or of one of its slices as CSV columns."""
     row: dict[str, Any] = {
         key: figures.get(key) for key in ("tumour_voxels", "reference_voxels", "hd95_unit")
     }
     for name in names:
-        value = figures.get(name)
-        row[name] = str(Undefined(reasons[name])) if value is None else value
+        reason = figures["not_computable"].get(name)
+        row[name] = figures[name] if reason is None else str(Undefined(reason))
     return row
 
 

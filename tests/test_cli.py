@@ -22,7 +22,7 @@ import brainseg
 from brainseg import cli
 from brainseg.checkpoint import load, save
 from brainseg.inference import Predictor
-from brainseg.metrics import compare
+from brainseg.measure import compare
 from brainseg.models import ARCHITECTURES, build
 from brainseg.postprocess import segment
 from brainseg.types import RESEARCH_USE, ModelSpec, WeightsCard

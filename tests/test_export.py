@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainseg import __version__, export
 from brainseg.export import masks_zip, overlay_png, overlays_zip, report, safe_name, to_csv, to_json
-from brainseg.metrics import FIGURES, compare, compare_slices
+from brainseg.measure import FIGURES, Reading, compare, compare_slices, measure
 from brainseg.overlay import MODEL_COLOURS, REFERENCE, rgb
 from brainseg.postprocess import Finding, find
 from brainseg.types import RESEARCH_USE, Prediction, Source, SourceFile, Study
@@ -47,6 +47,10 @@ def finding(model: str = "unet", case_id: str = "CASE_01", shift: int = 0, **fie
 FOUR = [finding(name, shift=i) for i, name in enumerate(MODEL_COLOURS)]
 
 
+def read(s: Study, findings: Sequence[Finding]) -> list[Reading]:
+    return [measure(s, f) for f in findings]
+
+
 def table(figures: dict[str, Any]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(to_csv(figures).decode("utf-8-sig"), newline="")))
 
@@ -66,7 +70,7 @@ def picture(content: bytes) -> Image.Image:
 def test_report_agrees_with_compare() -> None:
     s = study(spacing_mm=(5.0, 0.5, 0.5))
     assert s.reference is not None
-    found = json.loads(to_json(report(s, FOUR)))
+    found = json.loads(to_json(report(s, read(s, FOUR))))
     assert list(found["models"]) == list(MODEL_COLOURS)
     for f in FOUR:
         model = found["models"][f.prediction.model]
@@ -86,7 +90,7 @@ def test_report_agrees_with_compare() -> None:
 
 
 def test_report_states_its_provenance() -> None:
-    found = report(study(), [finding(tta=True, seen_in_training=True)])
+    found = report(study(), read(study(), [finding(tta=True, seen_in_training=True)]))
     assert found["research_use"] == RESEARCH_USE
     assert found["brainseg_version"] == __version__
     assert abs((datetime.now(UTC) - datetime.fromisoformat(found["time_utc"])).total_seconds()) < 60
@@ -103,7 +107,7 @@ def test_report_states_its_provenance() -> None:
 
 
 def test_unknown_spacing_gives_voxels_and_no_volume() -> None:
-    found = report(study(), [finding()])
+    found = report(study(), read(study(), [finding()]))
     model = found["models"]["unet"]
     assert found["spacing_mm"] is None
     assert model["volume_ml"] is None
@@ -113,20 +117,21 @@ def test_unknown_spacing_gives_voxels_and_no_volume() -> None:
 
 
 def test_without_a_reference() -> None:
-    found = report(study(reference=False), [finding()])
+    found = report(study(reference=False), read(study(reference=False), [finding()]))
     model = found["models"]["unet"]
     assert found["reference_voxels"] is None
     assert [model[name] for name in FIGURES] == [None] * 5
     assert {model["not_computable"][name] for name in FIGURES} == {"no reference mask was given"}
     assert model["worst_slice"] is None
-    assert model["slices"][1] == {"slice": 4, "tumour_voxels": 180}
+    assert model["slices"][1]["tumour_voxels"] == model["slices"][1]["area"] == 180
+    assert model["slices"][1]["not_computable"]["dice"] == "no reference mask was given"
     for row in table(found):
         assert row["dice"] == "not computable: no reference mask was given"
 
 
 def test_missed_lesion_in_json_and_csv() -> None:
     missed = find(finding().prediction, threshold=0.99)
-    found = report(study(), [missed])
+    found = report(study(), read(study(), [missed]))
     model = found["models"]["unet"]
     assert model["dice"] == 0.0
     assert model["hd95"] is None
@@ -138,14 +143,15 @@ def test_missed_lesion_in_json_and_csv() -> None:
 
 
 def test_agreement_counts_voxels_by_votes() -> None:
-    found = report(study(), FOUR)["agreement"]
+    found = report(study(), read(study(), FOUR))["agreement"]
     votes = np.sum([f.mask for f in FOUR], axis=0)
     assert found == {"voxels_by_votes": [int((votes == k).sum()) for k in (1, 2, 3, 4)]}
-    assert report(study(), FOUR[:1])["agreement"] is None
+    assert report(study(), read(study(), FOUR[:1]))["agreement"] is None
 
 
 def test_csv_repeats_the_report() -> None:
-    found = report(study(spacing_mm=(5.0, 0.5, 0.5)), FOUR)
+    s = study(spacing_mm=(5.0, 0.5, 0.5))
+    found = report(s, read(s, FOUR))
     rows = table(found)
     assert len(rows) == 4 * (1 + SHAPE[0])
     assert to_csv(found).startswith(b"\xef\xbb\xbfcase_id,")
@@ -187,7 +193,7 @@ def test_csv_repeats_the_report() -> None:
 def test_csv_runs_no_formula(text: str, cell: str) -> None:
     s = study(case_id=text)
     s = replace(s, source=replace(s.source, format=text), notes=(text,))
-    rows = table(report(s, [finding(model=text, case_id=text)]))
+    rows = table(report(s, read(s, [finding(model=text, case_id=text)])))
     assert {row[k] for row in rows for k in ("case_id", "model", "source_format", "notes")} == {cell}
 
 
@@ -310,7 +316,7 @@ def test_safe_name(text: str, name: str) -> None:
 @pytest.mark.parametrize("case_id", ["../up", "Ünï 患者 1", "\udcff", "a\nb", ""])
 def test_any_case_name_can_be_exported(case_id: str) -> None:
     s, f = study(case_id=case_id), finding(case_id=case_id)
-    figures = report(s, [f])
+    figures = report(s, read(s, [f]))
     assert json.loads(to_json(figures))["case_id"] == case_id
     assert len(table(figures)) == 1 + SHAPE[0]
     for archive in (masks_zip(s, [f], "tif"), masks_zip(s, [f], "png"), overlays_zip(s, [f])):
@@ -321,9 +327,9 @@ def test_any_case_name_can_be_exported(case_id: str) -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ValueError, match="of case"):
-        report(study(), [finding(case_id="CASE_02")])
+        report(study(), read(study(), [finding(case_id="CASE_02")]))
     with pytest.raises(ValueError, match="once"):
-        report(study(), [finding(), finding()])
+        report(study(), read(study(), [finding(), finding()]))
     with pytest.raises(ValueError, match="mask is"):
         masks_zip(study(), [replace(finding(), mask=np.zeros((1, 2, 2), dtype=bool))], "png")
     with pytest.raises(ValueError, match="at least one"):
@@ -337,7 +343,3 @@ def test_what_does_not_belong_together_is_refused() -> None:
         overlay_png(study(), [finding()], [1], opacity=2.0)
     with pytest.raises(ValueError, match="JSON"):
         to_json({"x": float("nan")})
-
-
-def test_public_names_exist() -> None:
-    assert all(hasattr(export, name) for name in export.__all__)

@@ -16,18 +16,16 @@ from brainseg.checkpoint import LoadedModel, write_card
 from brainseg.inference import Predictor, precision
 from brainseg.io import read_study
 from brainseg.io.text import plural
-from brainseg.metrics import FIGURES, compare, metrics_to_json, summarise
+from brainseg.measure import FIGURES, measure, metrics_to_json, summarise
 from brainseg.models import ARCHITECTURES
-from brainseg.postprocess import segment
+from brainseg.postprocess import Finding, find
 from brainseg.training.calibration import Reliability, reliability
 from brainseg.training.data import patient_folders, without_mask
 from brainseg.types import (
     RESEARCH_USE,
-    BoolArray,
-    FloatArray,
     InputError,
-    Keep,
     Metrics,
+    Prediction,
     Study,
     Undefined,
     WeightsCard,
@@ -147,13 +145,16 @@ class _Scored:
     lesion: Reliability
 
 
-def _scored(mask: BoolArray, probability: FloatArray, study: Study, seen: bool) -> _Scored:
+def _scored(study: Study, finding: Finding) -> _Scored:
+    reading = measure(study, finding)
     assert study.reference is not None
+    assert reading.metrics is not None
     healthy = ~study.reference.any(axis=(1, 2))
-    areas = mask[healthy].sum(axis=(1, 2))
+    areas = np.asarray(reading.areas)[healthy]
+    probability = finding.prediction.probability
     return _Scored(
-        compare(mask, study.reference, study.spacing_mm),
-        seen,
+        reading.metrics,
+        finding.prediction.seen_in_training,
         int(healthy.sum()),
         tuple(int(area) for area in areas[areas > 0]),
         reliability(probability, study.reference),
@@ -215,17 +216,24 @@ def _patient(
 ) -> Iterator[tuple[str, _Scored]]:
     """(model, what it made of the patient) for each model, then their ensemble."""
     predictions = [predictor.predict(study, tta=tta, attention=False) for predictor in predictors]
-    for prediction in predictions:
-        mask = segment(prediction.probability, prediction.threshold, prediction.keep)
-        yield prediction.model, _scored(mask, prediction.probability, study, prediction.seen_in_training)
-    if ensemble:
-        probability = np.asarray(np.mean([p.probability for p in predictions], axis=0), np.float32)
-        threshold = float(np.mean([p.threshold for p in predictions]))
-        keep: Keep = (
-            "largest" if sum(p.keep == "largest" for p in predictions) * 2 > len(predictions) else "all"
-        )
-        seen = any(p.seen_in_training for p in predictions)
-        yield ENSEMBLE, _scored(segment(probability, threshold, keep), probability, study, seen)
+    for prediction in predictions + ([_mean(predictions)] if ensemble else []):
+        yield prediction.model, _scored(study, find(prediction))
+
+
+def _mean(predictions: Sequence[Prediction]) -> Prediction:
+    """What the models say together: the mean of probabilities and thresholds, what most of them keep."""
+    largest = sum(p.keep == "largest" for p in predictions)
+    return Prediction(
+        model=ENSEMBLE,
+        architecture=ENSEMBLE,
+        case_id=predictions[0].case_id,
+        probability=np.asarray(np.mean([p.probability for p in predictions], axis=0), np.float32),
+        threshold=float(np.mean([p.threshold for p in predictions])),
+        keep="largest" if largest * 2 > len(predictions) else "all",
+        seconds=sum(p.seconds for p in predictions),
+        seen_in_training=any(p.seen_in_training for p in predictions),
+        tta=predictions[0].tta,
+    )
 
 
 def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> None:

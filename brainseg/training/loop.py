@@ -24,7 +24,7 @@ from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
-from brainseg.metrics import dice
+from brainseg.measure import dice
 from brainseg.models import UNet, UNetPP, build
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
