@@ -188,11 +188,11 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Find the tumour in one patient with one or more models."""
-    from brainseg.export import report, to_json
     from brainseg.inference import Predictor
     from brainseg.io import read_study
     from brainseg.measure import measure
     from brainseg.postprocess import find
+    from brainseg.report import report, to_json
 
     spacing_mm = _spacing(spacing)
     models = _load(model)
@@ -224,7 +224,7 @@ def _write(out: Path, study: Study, findings: list[Finding], figures: dict[str, 
     import io
     import zipfile
 
-    from brainseg.export import masks_zip, overlays_zip, safe_name, to_csv, to_json
+    from brainseg.report import masks_zip, overlays_zip, safe_name, to_csv, to_json
 
     case = safe_name(study.case_id)
     try:

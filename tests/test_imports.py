@@ -24,19 +24,21 @@ LAYERS = {
     "overlay": 1,
     "postprocess": 1,
     "phantom": 1,
-    "export": 3,
+    "files": 0,
+    "report": 3,
     "models": 3,
     "checkpoint": 4,
     "inference": 5,
-    "training": 6,
-    "ui": 6,
-    "cli": 7,
-    "__main__": 8,
-    "app": 8,
+    "evaluation": 6,
+    "training": 7,
+    "ui": 7,
+    "cli": 8,
+    "__main__": 9,
+    "app": 9,
 }
 # Heavy or replaceable libraries, and the parts that may know them.
 KEEPERS = {
-    "torch": {"models", "checkpoint", "inference", "training"},
+    "torch": {"models", "checkpoint", "inference", "evaluation", "training"},
     "safetensors": {"checkpoint", "training"},
     "huggingface_hub": {"checkpoint", "cli"},
     "albumentations": {"training"},
@@ -117,7 +119,7 @@ def loaded(*modules: str) -> list[set[str]]:
     return [set(json.loads(line)) for line in run.stdout.splitlines()]
 
 
-TORCH_FREE = ("io", "measure", "preprocess", "overlay", "postprocess", "export", "phantom")
+TORCH_FREE = ("files", "io", "measure", "preprocess", "overlay", "postprocess", "report", "phantom")
 
 
 def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:

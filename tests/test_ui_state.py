@@ -11,8 +11,8 @@ import pytest
 from decoder import decode
 from decoder import header as header_of
 
-from brainseg import export
 from brainseg.measure import Reading, compare
+from brainseg.report import report
 from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, SourceFile, Study
 from brainseg.ui import state
 from brainseg.ui.chart import area_chart
@@ -217,7 +217,7 @@ def test_the_same_slices_under_another_name_have_their_own_key_and_pack() -> Non
 def test_typed_spacing_is_noted_in_the_exports() -> None:
     study = state.with_spacing(STUDY, (5.0, 1.0, 2.0))
     assert study.spacing_mm == (5.0, 1.0, 2.0)
-    figures = export.report(study, [read(SHIFTED, study)])
+    figures = report(study, [read(SHIFTED, study)])
     assert state.TYPED_SPACING in figures["notes"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from brainseg import __version__
 from brainseg.checkpoint import LoadedModel, write_card
+from brainseg.files import atomic_write
 from brainseg.inference import Predictor, precision
 from brainseg.io import read_study
 from brainseg.io.text import plural
@@ -251,7 +252,8 @@ def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> No
         raise InputError(f"the card of {card.name} states figures for missing sequences; evaluate those too")
     card = replace(card, metrics={"protocol": result["protocol"]} | stated)
     write_card(folder, card)
-    (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+    with atomic_write(folder / "README.md") as file:
+        file.write(model_card(card).encode())
 
 
 def _cell(row: dict[str, Any], key: str) -> str:

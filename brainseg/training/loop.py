@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import time
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
+from brainseg.files import atomic_write
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
 from brainseg.measure import dice
@@ -105,8 +107,8 @@ class Run:
             "cuda_rng": torch.cuda.get_rng_state_all(),
             "progress": asdict(self.progress),
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        with atomic_write(path) as file:
+            torch.save(state, file)
 
     def restore(self, path: Path) -> None:
         """Take over a checkpoint.
@@ -407,8 +409,8 @@ def begin(
             )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        frozen.with_suffix(".tmp").write_text(text, encoding="utf-8")
-        os.replace(frozen.with_suffix(".tmp"), frozen)
+        with atomic_write(frozen) as file:
+            file.write(text.encode())
     except OSError as error:
         raise RecipeError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
 
@@ -561,12 +563,12 @@ def finish(folder: Path, validation: Validation, device: torch.device) -> Weight
 def write_logs(out: Path, history: Sequence[dict[str, float]]) -> None:
     """metrics.csv and TensorBoard events, written anew, so that a resumed run leaves no rows twice."""
     names = list(dict.fromkeys(key for row in history for key in row))
-    temporary = out / "metrics.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(temporary, out / "metrics.csv")
+    rows = io.StringIO(newline="")
+    writer = csv.DictWriter(rows, names)
+    writer.writeheader()
+    writer.writerows(history)
+    with atomic_write(out / "metrics.csv") as file:
+        file.write(rows.getvalue().encode())
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import
 
     row = history[-1]

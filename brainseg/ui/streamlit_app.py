@@ -19,7 +19,7 @@ from typing import Any
 
 import streamlit as st
 
-from brainseg import checkpoint, export
+from brainseg import checkpoint, report
 from brainseg.inference import Predictor
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
 from brainseg.measure import Reading, votes_sentence
@@ -648,13 +648,13 @@ def _downloads(session: Session, study: Study, readings: Sequence[Reading]) -> N
 
 def _file(study: Study, readings: Sequence[Reading], asked: str) -> components.File | None:
     findings = [r.finding for r in readings]
-    name = export.safe_name(study.case_id)
+    name = report.safe_name(study.case_id)
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "masks-tif": (f"{name}_masks.zip", lambda: export.masks_zip(study, findings, "tif")),
-        "masks-png": (f"{name}_masks_png.zip", lambda: export.masks_zip(study, findings, "png")),
-        "overlays": (f"{name}_overlays.zip", lambda: export.overlays_zip(study, findings)),
-        "csv": (f"{name}_figures.csv", lambda: export.to_csv(export.report(study, readings))),
-        "json": (f"{name}_figures.json", lambda: export.to_json(export.report(study, readings))),
+        "masks-tif": (f"{name}_masks.zip", lambda: report.masks_zip(study, findings, "tif")),
+        "masks-png": (f"{name}_masks_png.zip", lambda: report.masks_zip(study, findings, "png")),
+        "overlays": (f"{name}_overlays.zip", lambda: report.overlays_zip(study, findings)),
+        "csv": (f"{name}_figures.csv", lambda: report.to_csv(report.report(study, readings))),
+        "json": (f"{name}_figures.json", lambda: report.to_json(report.report(study, readings))),
     }
     if asked not in makers:
         return None
