@@ -29,9 +29,9 @@ from brainseg.types import RESEARCH_USE, BrainsegError, Spacing, Undefined
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
+    from brainseg.datasets.audit import AuditReport
     from brainseg.measure import Reading
     from brainseg.postprocess import Finding
-    from brainseg.training.audit import AuditReport
     from brainseg.types import Study
 
 # The heavy parts are imported inside the commands: --help answers at once.
@@ -486,7 +486,7 @@ def fetch(
     out: Annotated[Path | None, typer.Option(help="Folder for it; the download cache unless given.")] = None,
 ) -> None:
     """Fetch the public LGG data set from Kaggle."""
-    from brainseg.training.audit import fetch as run
+    from brainseg.datasets.lgg import fetch as run
 
     typer.echo(run(out))
 
@@ -496,7 +496,7 @@ def check(
     dataset: Annotated[Path, typer.Argument(help="Folder of patient folders.")], as_json: JsonOption = False
 ) -> None:
     """Check a data set: missing masks, sizes, types, gaps, duplicates, missing sequences."""
-    from brainseg.training.audit import check_dataset
+    from brainseg.datasets.audit import check_dataset
 
     with _quiet_decoders():
         report = check_dataset(dataset)

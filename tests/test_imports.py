@@ -20,6 +20,7 @@ LAYERS = {
     "io": 1,
     "head": 1,
     "preprocess": 2,
+    "datasets": 2,
     "measure": 2,
     "overlay": 1,
     "postprocess": 1,
@@ -38,7 +39,7 @@ LAYERS = {
 }
 # Heavy or replaceable libraries, and the parts that may know them.
 KEEPERS = {
-    "torch": {"models", "checkpoint", "inference", "evaluation", "training"},
+    "torch": {"models", "checkpoint", "inference", "training"},
     "safetensors": {"checkpoint", "training"},
     "huggingface_hub": {"checkpoint", "cli"},
     "albumentations": {"training"},
@@ -46,7 +47,7 @@ KEEPERS = {
     "streamlit": {"ui", "app"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
-    "kagglehub": {"training", "cli"},
+    "kagglehub": set[str](),
     "pickle": set[str](),
 }
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
@@ -119,7 +120,17 @@ def loaded(*modules: str) -> list[set[str]]:
     return [set(json.loads(line)) for line in run.stdout.splitlines()]
 
 
-TORCH_FREE = ("files", "io", "measure", "preprocess", "overlay", "postprocess", "report", "phantom")
+TORCH_FREE = (
+    "files",
+    "datasets",
+    "io",
+    "measure",
+    "preprocess",
+    "overlay",
+    "postprocess",
+    "report",
+    "phantom",
+)
 
 
 def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:

@@ -428,9 +428,9 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_what_is_unfit_is_said_before_the_first_step(lgg: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         loop.train(tiny(), lgg, lgg / "none", tmp_path / "a", resume=False)
-    with pytest.raises(RecipeError, match="is not a split"):
+    with pytest.raises(InputError, match="is not a split"):
         loop.train(tiny(), tmp_path, lgg, tmp_path / "b", resume=False)
-    with pytest.raises(RecipeError, match="has folds 0 to 1"):
+    with pytest.raises(InputError, match="has folds 0 to 1"):
         run(tiny(data=Data(split="folds.json", fold=2)), lgg, tmp_path / "c")
     (tmp_path / "file").touch()
     with pytest.raises(RecipeError, match="cannot be written"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from brainseg import __version__
 from brainseg.checkpoint import LoadedModel, write_card
+from brainseg.datasets.lgg import patient_folders, without_mask
 from brainseg.files import atomic_write
 from brainseg.inference import Predictor, precision
 from brainseg.io import read_study
@@ -21,7 +22,6 @@ from brainseg.measure import FIGURES, measure, metrics_to_json, summarise
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import Finding, find
 from brainseg.training.calibration import Reliability, reliability
-from brainseg.training.data import patient_folders, without_mask
 from brainseg.types import (
     RESEARCH_USE,
     InputError,

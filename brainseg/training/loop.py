@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
+from brainseg.datasets.lgg import LICENCE, read_fold, read_patients
 from brainseg.files import atomic_write
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
@@ -32,16 +33,7 @@ from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
 from brainseg.training.calibration import fit_temperature
 from brainseg.training.config import Recipe, RecipeError
-from brainseg.training.data import (
-    Draw,
-    SliceData,
-    draws,
-    make_loader,
-    read_fold,
-    read_patients,
-    share,
-    workers_beside,
-)
+from brainseg.training.data import Draw, SliceData, draws, make_loader, share, workers_beside
 from brainseg.training.losses import make_loss
 from brainseg.types import (
     BrainsegError,
@@ -54,7 +46,6 @@ from brainseg.types import (
     WeightsCard,
 )
 
-LICENCE = "cc-by-nc-sa-4.0"
 THRESHOLDS = tuple(round(0.20 + 0.05 * step, 2) for step in range(14))
 Report = Callable[[str, int, int], None]
 Schedule = LambdaLR | ReduceLROnPlateau

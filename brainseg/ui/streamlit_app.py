@@ -20,6 +20,7 @@ from typing import Any
 import streamlit as st
 
 from brainseg import checkpoint, report
+from brainseg.datasets.lgg import fetch_patient
 from brainseg.inference import Predictor
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
 from brainseg.measure import Reading, votes_sentence
@@ -37,7 +38,8 @@ from brainseg.types import (
 from brainseg.ui import components, state
 from brainseg.ui.chart import area_chart
 from brainseg.ui.job import UNEXPECTED, Job
-from brainseg.ui.public_data import fetch_patient
+from brainseg.ui.state import Jump, PredictionKey
+from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 from brainseg.ui.state import Jump, PredictionKey
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 

@@ -1,31 +1,21 @@
-"""Is a data set fit for training? Every patient is read, every doubt is one sentence. And fetching one."""
+"""Is a data set fit for training? Every patient is read, every doubt is one sentence."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from brainseg.datasets.lgg import institution, patient_folders, without_mask
 from brainseg.io import Case, collect, find_cases, read_case
 from brainseg.io.raster import decode
 from brainseg.io.text import listed, plural, shown
-from brainseg.training.data import institution, patient_folders, without_mask
-from brainseg.types import CHANNELS, BrainsegError, InputError, Study
-
-DATASET = "mateuszbuda/lgg-mri-segmentation"
-URL = f"https://www.kaggle.com/datasets/{DATASET}"
-TIMEOUT = 5.0
-"""Seconds to wait for Kaggle's first answer."""
+from brainseg.types import CHANNELS, InputError, Study
 
 Severity = Literal["error", "warning"]
 Kind = Literal["files", "masks", "numbers", "sequences", "duplicates", "size", "dtype", "tumour"]
@@ -281,48 +271,3 @@ def _about_copies(groups: Sequence[Sequence[tuple[str, int]]]) -> Iterator[Probl
         which = f"{plural(len(numbers_across), 'slice')} ({listed(sorted(numbers_across))})"
         text = f"The pixels of {which} are also in {other}: a split could put copies on both sides."
         yield Problem(patient, "error", "duplicates", text)
-
-
-def fetch(dest: Path | None = None) -> Path:
-    """Download the public LGG data set with kagglehub, about a gigabyte.
-
-    Args:
-        dest: new or empty folder to put it in; kagglehub's own cache unless given. What is there complete
-            is not downloaded again.
-
-    Returns:
-        The ``kaggle_3m`` folder, which holds the patient folders.
-
-    Raises:
-        BrainsegError: kagglehub is not installed, Kaggle cannot be reached, or the set has another layout.
-    """
-    by_hand = f"or download and unzip {URL} by hand"
-    if find_spec("kagglehub") is None:
-        raise BrainsegError(
-            f"fetching needs the package kagglehub; install it with: pip install kagglehub, {by_hand}"
-        )
-    hub: Any = import_module("kagglehub")
-    logger = logging.getLogger("kagglehub")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        # kagglehub itself waits without limit where a firewall swallows packets.
-        import_module("requests").head(URL, timeout=TIMEOUT)
-        # It also prints to stdout, which belongs to the caller.
-        with redirect_stdout(sys.stderr):
-            options = {} if dest is None else {"output_dir": str(dest)}
-            folder = Path(hub.dataset_download(DATASET, **options))
-    # kagglehub passes on whatever its HTTP library raises.
-    except Exception as error:
-        why = type(error).__name__
-        raise BrainsegError(
-            f"the data set could not be fetched from Kaggle ({why}); check the network connection"
-            f"{'' if dest is None else f' and that {dest} is new or empty'}, {by_hand}"
-        ) from error
-    finally:
-        logger.setLevel(before)
-    if not (folder / "kaggle_3m").is_dir():
-        raise BrainsegError(
-            f"the data set in {folder} holds no kaggle_3m folder; empty it and fetch again, {by_hand}"
-        )
-    return folder / "kaggle_3m"
