@@ -306,8 +306,7 @@ def evaluate(
 ) -> None:
     """Compare models with reference masks over a data set, patient by patient."""
     from brainseg.checkpoint import bundled, is_local, resolve
-    from brainseg.training.evaluate import evaluate as run
-    from brainseg.training.evaluate import state_on_card
+    from brainseg.evaluation import cohort, model_card
 
     if write_card and tta:
         raise BrainsegError("a card states figures without flips; leave out --tta or --write-card")
@@ -320,7 +319,7 @@ def evaluate(
             f"--write-card cannot write to {foreign[0]}; give a weights folder or a bundled name"
         )
     with _progress(quiet=as_json) as step:
-        result = run(
+        result = cohort.evaluate(
             models,
             dataset,
             ensemble=ensemble,
@@ -328,11 +327,11 @@ def evaluate(
             tta=tta,
             missing_sequences=missing_sequences or write_card,
             device=device,
-            report=step,
+            say=step,
         )
     if write_card:
         for name, one in zip(names, models, strict=True):
-            state_on_card(resolve(name), one.card, result)
+            model_card.state_on_card(resolve(name), one.card, result)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
         return

@@ -19,9 +19,9 @@ import jinja2
 import numpy as np
 
 from brainseg.checkpoint import bundled
+from brainseg.evaluation.patient import ENSEMBLE
 from brainseg.models import ARCHITECTURES
 from brainseg.training.config import read_recipe
-from brainseg.training.evaluate import ENSEMBLE
 from brainseg.types import WeightsCard
 
 HERE = Path(__file__).resolve().parent

@@ -41,7 +41,7 @@ LAYERS = {
 KEEPERS = {
     "torch": {"models", "checkpoint", "inference", "training"},
     "safetensors": {"checkpoint", "training"},
-    "huggingface_hub": {"checkpoint", "cli"},
+    "huggingface_hub": {"checkpoint", "evaluation"},
     "albumentations": {"training"},
     "accelerate": {"training"},
     "streamlit": {"ui", "app"},

@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
 from brainseg.datasets.lgg import LICENCE, read_fold, read_patients
+from brainseg.evaluation.calibration import fit_temperature
 from brainseg.files import atomic_write
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
@@ -31,7 +32,6 @@ from brainseg.measure import dice
 from brainseg.models import UNet, UNetPP, build
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
-from brainseg.training.calibration import fit_temperature
 from brainseg.training.config import Recipe, RecipeError
 from brainseg.training.data import Draw, SliceData, draws, make_loader, share, workers_beside
 from brainseg.training.losses import make_loss
