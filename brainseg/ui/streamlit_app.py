@@ -40,8 +40,6 @@ from brainseg.ui.chart import area_chart
 from brainseg.ui.job import UNEXPECTED, Job
 from brainseg.ui.state import Jump, PredictionKey
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
-from brainseg.ui.state import Jump, PredictionKey
-from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 
 __all__ = ["installed", "page", "predict"]
 
