@@ -336,3 +336,55 @@ def test_several_patients_need_a_choice(run: Run, folders, dataset) -> None:
     code, out, _ = run("predict", dataset, "--case", "CASE_C", "--model", folders["unet"], "--json")
     assert code == 0
     assert json.loads(out)["case_id"] == "CASE_C"
+
+
+def test_out_never_mixes_two_runs_and_is_checked_first(run: Run, folders, dataset, tmp_path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "earlier.json").touch()
+    (tmp_path / "file").touch()
+    for out in ("used", "file", "file/below"):
+        code, printed, err = run(
+            "predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / out
+        )
+        assert (code, printed) == (2, "")
+        assert "--out" in err
+        assert "slices" not in err, "no network has run"
+    (tmp_path / "empty").mkdir()
+    code, _, _ = run("predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / "empty")
+    assert code == 0
+    assert (tmp_path / "empty" / "CASE_B.json").is_file()
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    run: Run, folders, dataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("brainseg.report.overlays_zip", full)
+    code, _, err = run(
+        "predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / "made" / "here"
+    )
+    assert code == 2
+    assert "No space left" in err
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_names_of_users_are_no_markup(run: Run, folders, dataset, tmp_path) -> None:
+    name = "[bold]x [link=y"
+    shutil.copytree(dataset / "CASE_B", tmp_path / "set" / name)
+    for file in (tmp_path / "set" / name).iterdir():
+        file.rename(file.with_name(file.name.replace("CASE_B", name)))
+    model = load(folders["unet"])
+    save(tmp_path / "w", model.network, replace(model.card, name="[red]net[/nothing]"))
+    code, out, err = run("predict", tmp_path / "set" / name, "--model", tmp_path / "w")
+    assert (code, "Traceback" in err) == (0, False)
+    assert name in out
+    assert "[red]net[/nothing]" in out
+    code, out, _ = run("evaluate", tmp_path / "set", "--model", tmp_path / "w")
+    assert code == 0
+    assert "[red]net[/nothing]" in out
+    (tmp_path / "set" / name / f"{name}_2_mask.tif").unlink()
+    code, out, _ = run("data", "check", tmp_path / "set")
+    assert code == 2
+    assert name in out
