@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from brainseg.datasets.audit import AuditReport, check_dataset
+from brainseg.datasets.audit import Audit, check_dataset
 from brainseg.types import InputError
 
 SIZE = 16
@@ -48,11 +48,11 @@ def pixels_of(folder: Path, number: int) -> npt.NDArray[Any]:
     return np.asarray(tifffile.imread(folder / f"{folder.name}_{number}.tif"))
 
 
-def about(report: AuditReport, patient: str) -> list[tuple[str, str, str]]:
+def about(report: Audit, patient: str) -> list[tuple[str, str, str]]:
     return [(p.severity, p.kind, p.text) for p in report.problems if p.patient == patient]
 
 
-def only(report: AuditReport, patient: str) -> tuple[str, str, str]:
+def only(report: Audit, patient: str) -> tuple[str, str, str]:
     (problem,) = about(report, patient)
     return problem
 

@@ -89,6 +89,37 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not wrong, f"{own} must not import {wrong}"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_stands_in_packages_alone_and_is_true(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lists = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    if path.name != "__init__.py":
+        assert not lists, "a module's public names are those without an underscore"
+        return
+    package = ".".join(path.parent.relative_to(ROOT).parts)
+    offered = {name for node in tree.body for name in names_offered(node, package)}
+    assert offered == set(*lists)
+    assert not lists or len(lists[0]) == len(set(lists[0]))
+
+
+def names_offered(node: ast.stmt, package: str) -> set[str]:
+    """Public names that a statement of a package brings in from its own modules or defines."""
+    found: set[str] = set()
+    if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
+        found = {alias.asname or alias.name for alias in node.names}
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        found = {name for one in node.body for name in names_offered(one, package)}
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        found = {node.name}
+    elif isinstance(node, ast.Assign):
+        found = {ast.unparse(target) for target in node.targets}
+    return {name for name in found if not name.startswith("_")}
+
+
 def test_the_app_never_imports_training() -> None:
     faces = [path for path in SOURCES if part(path) in ("ui", "app")]
     assert len(faces) > 3
@@ -130,6 +161,7 @@ TORCH_FREE = (
     "postprocess",
     "report",
     "phantom",
+    "cli",
 )
 
 

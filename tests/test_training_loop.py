@@ -131,7 +131,7 @@ def test_a_run_learns_and_leaves_all_it_promises(lgg: Path, tmp_path: Path) -> N
         optim=Optim(lr=1e-2, warmup_steps=2, ema=0.5),
     )
     said: list[tuple[str, int, int]] = []
-    card = loop.train(recipe, lgg, lgg, out, resume=False, report=lambda *args: said.append(args))
+    card = loop.train(recipe, lgg, lgg, out, resume=False, say=lambda *args: said.append(args))
 
     rows = metrics(out)
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))

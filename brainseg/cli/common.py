@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,16 +24,13 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from brainseg.types import RESEARCH_USE, BrainsegError, Undefined
+from brainseg.types import RESEARCH_USE, BrainsegError, Say, Undefined
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
 
 # The heavy parts are imported inside the commands: --help answers at once.
 # ruff: noqa: PLC0415
-
-Say = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is, and how much there is."""
 
 ModelOption = Annotated[
     list[str],

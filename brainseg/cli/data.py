@@ -12,7 +12,7 @@ from brainseg.cli.common import JsonOption, print_line, print_table, quiet_decod
 from brainseg.types import BrainsegError
 
 if TYPE_CHECKING:
-    from brainseg.datasets.audit import AuditReport
+    from brainseg.datasets.audit import Audit
 
 # The heavy parts are imported inside the commands: --help answers at once.
 # ruff: noqa: PLC0415
@@ -47,7 +47,7 @@ def check(
         raise BrainsegError(f"{dataset} has {len(report.errors)} errors; mend them before training")
 
 
-def _show_audit(report: AuditReport) -> None:
+def _show_audit(report: Audit) -> None:
     console = stdout()
     if report.problems:
         rows = [(problem.patient, problem.severity, problem.text) for problem in report.problems]

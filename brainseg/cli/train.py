@@ -41,7 +41,7 @@ def train(
     # Of several processes the first speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     with progress(quiet=not first) as say:
-        card = loop.train(settings, recipe.parent, data, folder, resume=resume, report=say)
+        card = loop.train(settings, recipe.parent, data, folder, resume=resume, say=say)
     if first:
         typer.echo(
             f"weights in {folder / 'weights'}, threshold {card.threshold:g}, components kept: {card.keep}"

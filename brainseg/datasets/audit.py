@@ -39,7 +39,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class PatientReport:
+class PatientAudit:
     """What one readable patient holds.
 
     Attributes:
@@ -65,7 +65,7 @@ class PatientReport:
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class Audit:
     """What a data set holds and what is wrong with it; the totals count readable patients alone.
 
     Attributes:
@@ -77,7 +77,7 @@ class AuditReport:
 
     root: str
     folders: int
-    patients: tuple[PatientReport, ...]
+    patients: tuple[PatientAudit, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -129,14 +129,14 @@ class AuditReport:
         }
 
 
-def check_dataset(root: Path) -> AuditReport:
+def check_dataset(root: Path) -> Audit:
     """Read every patient folder of a data set and list what is wrong; goes on after a broken patient.
 
     Raises:
         InputError: if `root` is not a folder or holds no patient folders.
     """
     folders = patient_folders(root, empty=True)
-    patients: list[PatientReport] = []
+    patients: list[PatientAudit] = []
     problems: list[Problem] = []
     seen: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
     for patient, folder in folders.items():
@@ -166,13 +166,13 @@ def check_dataset(root: Path) -> AuditReport:
     problems += _about_copies(list(seen.values()))
     order = {patient: place for place, patient in enumerate(folders)}
     problems.sort(key=lambda problem: order[problem.patient])
-    return AuditReport(str(root), len(folders), tuple(patients), tuple(problems))
+    return Audit(str(root), len(folders), tuple(patients), tuple(problems))
 
 
-def _describe(patient: str, study: Study) -> PatientReport:
+def _describe(patient: str, study: Study) -> PatientAudit:
     slices, height, width = study.shape
     marked = np.zeros(slices, np.int64) if study.reference is None else study.reference.sum(axis=(1, 2))
-    return PatientReport(
+    return PatientAudit(
         patient=patient,
         institution=institution(patient),
         slices=slices,
@@ -234,7 +234,7 @@ def _about(patient: str, study: Study) -> Iterator[Problem]:
         yield Problem(patient, "warning", "sequences", text)
 
 
-def _about_uniformity(patients: Sequence[PatientReport]) -> Iterator[Problem]:
+def _about_uniformity(patients: Sequence[PatientAudit]) -> Iterator[Problem]:
     if not patients:
         return
     size = Counter((patient.height, patient.width) for patient in patients).most_common(1)[0][0]

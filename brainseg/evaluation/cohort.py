@@ -19,15 +19,13 @@ from brainseg.inference import Predictor, choose_device, precision
 from brainseg.io import read_study
 from brainseg.io.text import plural
 from brainseg.measure import metrics_to_json, summarise
-from brainseg.types import RESEARCH_USE, InputError, Study
+from brainseg.types import RESEARCH_USE, InputError, Say, Study
 
 PROTOCOL = (
     "Volumetric Dice by patient on the original grid, averaged over patients; both masks empty: not "
     "computable and left out; missed lesion: 0."
 )
 
-Say = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is, and how much there is."""
 Engine = Callable[[Callable[[Path], dict[str, Row]], Iterable[Path]], Iterator[dict[str, Row]]]
 
 

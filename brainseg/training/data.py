@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from brainseg.preprocess import Preprocess, apply_mask
 from brainseg.training.config import Augment, Data, RecipeError
-from brainseg.types import BoolArray, FloatArray, InputError, Study
+from brainseg.types import CHANNELS, BoolArray, FloatArray, InputError, Study
 
 MAX_WORKERS = 12
 """Processes that load and augment beside a GPU, at most."""
@@ -101,6 +101,9 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(channels_first), torch.from_numpy(mask[None].astype(np.float32))
 
 
+# Sequences that FLAIR takes the place of, as where they were not taken.
+_DROPPED = (("pre",), ("post",), ("pre", "post"))
+
 # What turning and shifting may bring into the crop, on all sides together, as a fraction of it.
 _MARGIN = 0.25
 
@@ -158,8 +161,8 @@ def augmented(
     rng = np.random.default_rng(seed)
     if rng.random() < drop_channel:
         image = image.copy()
-        for channel in ((0,), (2,), (0, 2))[rng.integers(3)]:
-            image[..., channel] = image[..., 1]
+        for channel in _DROPPED[rng.integers(len(_DROPPED))]:
+            image[..., CHANNELS.index(channel)] = image[..., CHANNELS.index("flair")]
     return np.clip(image, 0.0, 1.0), mask
 
 

@@ -41,13 +41,13 @@ from brainseg.types import (
     FloatArray,
     InputError,
     Keep,
+    Say,
     Study,
     Undefined,
     WeightsCard,
 )
 
 THRESHOLDS = tuple(round(0.20 + 0.05 * step, 2) for step in range(14))
-Report = Callable[[str, int, int], None]
 Schedule = LambdaLR | ReduceLROnPlateau
 
 
@@ -67,7 +67,7 @@ class Heads(nn.Module):
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a run stands; saved with each checkpoint."""
 
     epoch: int = 0
@@ -85,7 +85,7 @@ class Run:
     averaged: AveragedModel
     optimiser: torch.optim.Optimizer
     schedule: Schedule
-    progress: Progress = field(default_factory=Progress)
+    progress: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; a kill in between leaves the one before."""
@@ -115,7 +115,7 @@ class Run:
             self.schedule.load_state_dict(state["schedule"])
             torch.set_rng_state(state["rng"])
             torch.cuda.set_rng_state_all(state.get("cuda_rng", [])[: torch.cuda.device_count()])
-            self.progress = Progress(**state["progress"])
+            self.progress = Position(**state["progress"])
         # The unpickler raises almost anything on damaged bytes.
         except Exception as error:
             raise RecipeError(
@@ -130,7 +130,7 @@ def train(
     out: Path,
     *,
     resume: bool,
-    report: Report | None = None,
+    say: Say | None = None,
 ) -> WeightsCard:
     """Run a recipe and return the card.
 
@@ -146,7 +146,7 @@ def train(
         data_root: folder of patient folders.
         out: folder of this run.
         resume: go on from `out`/last.pt if it is there.
-        report: called with (sentence, steps done, steps in all) as the run goes on.
+        say: called with (sentence, steps done, steps in all) as the run goes on.
 
     Raises:
         InputError, RecipeError, WeightsError: before the first step, when data, split, initial weights or
@@ -164,9 +164,9 @@ def train(
     )
     check_processes(recipe, accelerator)
     first = accelerator.is_main_process
-    report = report if first else None
-    if report:
-        report(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
+    say = say if first else None
+    if say:
+        say(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
     torch.manual_seed(recipe.seed)
     data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
     validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
@@ -192,7 +192,7 @@ def train(
         order[:] = share(samples, stage.batch, accelerator.process_index, accelerator.num_processes)
         if not first:
             seed_process(recipe.seed, progress.epoch, accelerator.process_index)
-        loss = train_epoch(recipe, run, accelerator, heads, loader, total, report)
+        loss = train_epoch(recipe, run, accelerator, heads, loader, total, say)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
@@ -210,8 +210,8 @@ def train(
         if first:
             write_logs(out, progress.history)
             run.save(out / "last.pt")
-        if report:
-            report(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
+        if say:
+            say(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
     if first:
         finish(out / "weights", validation, accelerator.device)
     accelerator.wait_for_everyone()
@@ -321,7 +321,7 @@ def train_epoch(
     heads: nn.Module,
     pairs: Iterable[tuple[Tensor, Tensor]],
     total: int,
-    report: Report | None,
+    say: Say | None,
 ) -> float:
     """One pass over `pairs` of images (B, 3, h, w) and masks (B, 1, h, w); returns the mean loss."""
     chosen = recipe.loss
@@ -351,8 +351,8 @@ def train_epoch(
             if isinstance(run.schedule, LambdaLR):
                 run.schedule.step()
             progress.step += 1
-            if report and (progress.step % 10 == 0 or progress.step == total):
-                report(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
+            if say and (progress.step % 10 == 0 or progress.step == total):
+                say(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
     return float(cast("Tensor", accelerator.reduce(torch.stack(losses).mean(), "mean")))
 
 

@@ -41,8 +41,6 @@ from brainseg.ui.job import UNEXPECTED, Job
 from brainseg.ui.state import Jump, PredictionKey
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 
-__all__ = ["installed", "page", "predict"]
-
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
 
 # The browser tab's icon: given as a material icon or an emoji, it would be fetched from a server abroad.
