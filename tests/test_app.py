@@ -535,7 +535,7 @@ def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
 
     upload(page, patient())
     run_models(page)
-    monkeypatch.setattr(session_module.export, "report", fail)
+    monkeypatch.setattr(session_module.report, "report", fail)
     with caplog.at_level(logging.DEBUG):
         given = ask(page, "csv", monkeypatch)
     assert given[-1] == (None, given[0][1] + 1)

@@ -12,8 +12,6 @@ from typing import Protocol
 
 from brainseg.types import BrainsegError, Cancelled, Prediction, Study
 
-__all__ = ["UNEXPECTED", "Job", "Predict", "Queue", "Status"]
-
 UNEXPECTED = "Something went wrong that brainseg did not expect; try again or with another file."
 
 # How long a waiting job may not notice that its page has gone. `Job.stop` wakes it at once.

@@ -11,8 +11,6 @@ from brainseg.inference import Predictor
 from brainseg.models import ARCHITECTURES
 from brainseg.types import Prediction, Study, WeightsCard, WeightsError
 
-__all__ = ["installed", "keep_out_of_collections", "predict"]
-
 
 def installed() -> tuple[dict[str, WeightsCard], dict[str, str]]:
     """Cards of the bundled weights, and a sentence for each that is damaged, both by name."""

@@ -23,8 +23,6 @@ from brainseg.ui.job import UNEXPECTED, Job, Predict, Status
 from brainseg.ui.state import Jump, PredictionKey
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 
-__all__ = ["DOWNLOADS", "Download", "File", "Patient", "Session", "progress_text", "sentence_for"]
-
 MAX_UPLOADED = 3 * 2**29
 """Bytes of files one session holds."""
 

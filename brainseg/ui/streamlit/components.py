@@ -14,20 +14,6 @@ from brainseg.ui.modules import asset, script
 from brainseg.ui.session import DOWNLOADS, File
 from brainseg.ui.wire import Block, message
 
-__all__ = [
-    "asked",
-    "downloads",
-    "figure_table",
-    "hidden",
-    "pack",
-    "pair_table",
-    "plain",
-    "style",
-    "viewer",
-    "wanted_gates",
-]
-
-
 _JS = script("streamlit.js")
 _CSS = asset("viewer.css")
 _viewer = st.components.v2.component("brainseg_viewer", html=asset("viewer.html"), css=_CSS, js=_JS)

@@ -19,8 +19,6 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from brainseg.ui import networks
 from brainseg.ui.session import Session
 
-__all__ = ["GRACE_S", "begin", "drop_uploads", "watch"]
-
 GRACE_S = 10.0
 """A tab that lost its connection finds its patients again within this time. Streamlit's
 ``server.disconnectedSessionTTL`` must be longer."""

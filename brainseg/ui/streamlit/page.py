@@ -22,8 +22,6 @@ from brainseg.ui.networks import keep_out_of_collections
 from brainseg.ui.session import File, Patient, Session, progress_text, sentence_for
 from brainseg.ui.streamlit import components, lifetime
 
-__all__ = ["page"]
-
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "synthetic_glioma"
 
 # The browser tab's icon: given as a material icon or an emoji, it would be fetched from a server abroad.

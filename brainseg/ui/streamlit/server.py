@@ -20,8 +20,6 @@ from streamlit import config
 
 from brainseg.ui.streamlit.lifetime import watch
 
-__all__ = ["FRAME_ANCESTORS", "MIDDLEWARE", "SCRIPT", "headers", "keep_uploads_in_memory", "lifespan"]
-
 SCRIPT = Path(__file__).with_name("script.py")
 
 FRAME_ANCESTORS = "BRAINSEG_FRAME_ANCESTORS"
