@@ -398,7 +398,7 @@ def test_another_channel_order_is_read_anew_and_its_results_are_its_own(
     assert second.source.sha256 != first.source.sha256
     assert rows(page) == 0
     assert "flair, pre, post" in texts(page).replace("\\", "")
-    page.selectbox(key="channels-1").set_value(("pre", "flair", "post")).run()
+    page.selectbox(key="channels-1").set_value(None).run()
     assert rows(page) == 4
     assert len(networks.calls) == 4
 

@@ -72,7 +72,8 @@ class Patient:
         title: the case's name; told apart where two patients have the same.
         case: the files.
         synthetic: made by brainseg, not a patient.
-        channels: the order in which the files hold the sequences.
+        channels: the order in which the files hold the sequences, as stated; None as the files say or, if
+            they say nothing, as `CHANNELS`.
         error: why the files cannot be read, in a sentence.
         note: what was dropped, in a sentence.
         spacing: as typed: between slices, rows, columns in mm; None where nothing is.
@@ -88,7 +89,7 @@ class Patient:
     title: str
     case: Case
     synthetic: bool = False
-    channels: Channels = CHANNELS
+    channels: Channels | None = None
     error: str | None = None
     note: str | None = None
     spacing: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -231,22 +232,22 @@ class Session:
                 self._shown = None
             _free(patient)
 
-    def reorder(self, number: int, channels: Sequence[str]) -> None:
+    def reorder(self, number: int, channels: Sequence[str] | None) -> None:
         """Read a patient again, its files holding the sequences in this order.
 
         Results belong to the order they were computed with, and come back with it.
 
         Args:
             number: the patient's.
-            channels: `CHANNELS` in any order.
+            channels: `CHANNELS` in any order, or None as the files say.
         """
         self._say()
         with self._lock:
             patient = self._get(number)
-            if patient is None or tuple(channels) == patient.channels:
-                return
+        if patient is None:
+            return
         with self._sentences() as failed:
-            order = _checked(channels)
+            order = None if channels is None else _checked(channels)
             study = _read(patient.case, order)
         if failed:
             return
@@ -570,10 +571,10 @@ def _checked(channels: Sequence[str]) -> Channels:
     return first, second, third
 
 
-def _read(case: Case, channels: Channels) -> Study:
+def _read(case: Case, channels: Channels | None) -> Study:
     """A case whose files hold the sequences in this order."""
     study = read_case(case)
-    if channels == CHANNELS:
+    if channels is None:
         return study
     order = ", ".join(channels)
     # Other pixels under the same places: another volume, whose results are its own.
@@ -582,7 +583,7 @@ def _read(case: Case, channels: Channels) -> Study:
         study,
         slices=study.slices[..., [channels.index(name) for name in CHANNELS]],
         source=replace(study.source, sha256=digest),
-        notes=(*study.notes, f"The channels were taken as {order}, in this order, as you chose."),
+        notes=(*study.notes, f"Channels were taken in the stated order: {order}."),
     )
 
 

@@ -103,7 +103,7 @@ def _error(sentence: str) -> None:
 
 
 def _open_patients(session: Session) -> None:
-    with st.expander("Open a patient", expanded=not session.patients, icon=":material/folder_open:"):
+    with st.expander("Open a patient", expanded=session.shown is None, icon=":material/folder_open:"):
         folder, files, public = st.tabs(["Folder", "Zip or files", "Public"])
         with folder:
             _uploader(
@@ -201,8 +201,8 @@ def _about_files(patient: Patient) -> None:
         st.session_state[key] = patient.channels
         st.selectbox(
             "Sequences in the files, in this order",
-            list(permutations(CHANNELS)),
-            format_func=", ".join,
+            [None, *permutations(CHANNELS)],
+            format_func=lambda order: ", ".join(order) if order else "As the files say",
             key=key,
             on_change=_take_channels,
             args=(patient.number,),
