@@ -1,5 +1,7 @@
 """Entry of the page: ``streamlit run app.py``."""
 
-from brainseg.ui.streamlit_app import page
+import streamlit as st
 
-page()
+from brainseg.ui.streamlit.server import MIDDLEWARE, SCRIPT, lifespan
+
+app = st.App(SCRIPT, lifespan=lifespan, middleware=MIDDLEWARE)

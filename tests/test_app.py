@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -27,11 +28,15 @@ from brainseg.types import (
     WeightsCard,
     WeightsError,
 )
-from brainseg.ui import components, streamlit_app
+from brainseg.ui import networks as module
+from brainseg.ui import session as session_module
 from brainseg.ui.job import UNEXPECTED
+from brainseg.ui.session import File, Patient, Session
 from brainseg.ui.state import TYPED_SPACING
+from brainseg.ui.streamlit import components
+from brainseg.ui.streamlit import page as face
+from brainseg.ui.streamlit.server import SCRIPT
 
-APP = Path(__file__).resolve().parent.parent / "app.py"
 CARDS = {
     name: WeightsCard(
         name, ModelSpec(name), {}, 0.5, "all", f"{i}" * 64, "Apache-2.0", ("SEEN_01",), ("HELD_01",)
@@ -40,7 +45,7 @@ CARDS = {
 }
 
 
-INSTALLED = streamlit_app.installed
+INSTALLED = module.installed
 
 
 class Networks:
@@ -77,17 +82,16 @@ class Networks:
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
     stand_in = Networks()
-    monkeypatch.setattr(streamlit_app, "predict", stand_in)
-    monkeypatch.setattr(streamlit_app, "installed", lambda: (CARDS, {}))
+    monkeypatch.setattr(module, "predict", stand_in)
+    monkeypatch.setattr(module, "installed", lambda: (CARDS, {}))
     return stand_in
 
 
 @pytest.fixture
 def page(networks: Networks) -> Iterator[AppTest]:
-    at = AppTest.from_file(str(APP), default_timeout=30).run()
+    at = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
     yield at
-    if at.session_state["brainseg"].job is not None:
-        at.session_state["brainseg"].job.stop()
+    session(at).close()
 
 
 def picture(array: np.ndarray, kind: str = "TIFF") -> bytes:
@@ -111,14 +115,37 @@ def patient(case: str = "PAT_01", masks: bool = True, slices: int = 4) -> list[t
     return files
 
 
+def session(at: AppTest) -> Session:
+    opened: Session = at.session_state["brainseg"]
+    return opened
+
+
+def shown(at: AppTest) -> Patient:
+    patient = session(at).shown
+    assert patient is not None
+    return patient
+
+
+def study(at: AppTest) -> Study:
+    volume = shown(at).study
+    assert volume is not None
+    return volume
+
+
+def titles(at: AppTest) -> list[str]:
+    """The list of patients."""
+    return [b.label for b in at.button if str(b.key).startswith("show-")]
+
+
 def upload(at: AppTest, files: list[tuple[str, bytes, str]], key: str = "folder") -> AppTest:
-    return at.file_uploader(key=key).set_value(files).run()
+    uploader = next(u for u in at.file_uploader if str(u.key).startswith(f"{key}-"))
+    return uploader.set_value(files).run()
 
 
 def run_models(at: AppTest) -> AppTest:
     at.button(key="run").click().run()
     for _ in range(300):
-        if at.session_state["brainseg"].job is None:
+        if all(patient.job is None for patient in session(at).patients):
             return at.run()
         threading.Event().wait(0.02)
         at.run()
@@ -153,7 +180,7 @@ def test_first_page_says_what_to_do_and_what_it_is_not(page: AppTest) -> None:
 def test_sample_is_said_to_be_synthetic(page: AppTest) -> None:
     page.button(key="sample").click().run()
     assert "synthetic, not a patient" in html(page)
-    assert page.session_state["brainseg"].study.case_id == "SYNTHETIC_0001"
+    assert study(page).case_id == "SYNTHETIC_0001"
 
 
 def test_sample_to_figures_of_four_models(page: AppTest, networks: Networks) -> None:
@@ -222,12 +249,11 @@ def test_the_same_slices_under_another_name_are_another_case(page: AppTest, netw
         return [(name.replace("PAT_01/PAT_01_", f"{folder}/"), data, kind) for name, data, kind in patient()]
 
     upload(page, under("SEEN_01"))
-    first = page.session_state["brainseg"].study
+    first = study(page)
     run_models(page)
     assert "(seen in training)" in html(page)
     upload(page, under("KEPT_01"))
-    study = page.session_state["brainseg"].study
-    assert (study.case_id, study.source.sha256) == ("KEPT_01", first.source.sha256)
+    assert (study(page).case_id, study(page).source.sha256) == ("KEPT_01", first.source.sha256)
     assert rows(page) == 0
     run_models(page)
     assert len(networks.calls) == 8
@@ -235,25 +261,17 @@ def test_the_same_slices_under_another_name_are_another_case(page: AppTest, netw
     assert "(seen in training)" not in html(page)
 
 
-def test_results_of_the_last_two_patients_are_kept(page: AppTest, networks: Networks) -> None:
-    for case in ("PAT_01", "OTHER_2", "THIRD_03"):
-        upload(page, patient(case))
-        run_models(page)
-    session = page.session_state["brainseg"]
-    assert {key[1] for key in session.predictions} == {"OTHER_2", "THIRD_03"}
-    assert {key[1] for key in session.settings} == {"OTHER_2", "THIRD_03"}
-    assert len(networks.calls) == 12
-    upload(page, patient("PAT_01"))
-    assert rows(page) == 0
-
-
-def test_the_patient_before_opened_again_needs_no_network(page: AppTest, networks: Networks) -> None:
+def test_results_and_thresholds_come_back_with_their_patient(page: AppTest, networks: Networks) -> None:
     upload(page, patient())
     run_models(page)
+    page.slider[0].set_value(0.9).run()
+    before = html(page)
     upload(page, patient("OTHER_2"))
+    assert titles(page) == [components.plain("PAT_01"), components.plain("OTHER_2")]
     assert rows(page) == 0
-    upload(page, patient())
-    assert rows(page) == 4
+    page.button(key="show-1").click().run()
+    assert html(page) == before
+    assert page.slider[0].value == 0.9
     assert len(networks.calls) == 4
 
 
@@ -281,9 +299,10 @@ def test_stop_keeps_the_page_usable(page: AppTest, networks: Networks) -> None:
     networks.hold = threading.Event()
     upload(page, patient())
     page.button(key="run").click().run()
-    assert "U-Net" in page.get("progress")[0].proto.text
-    job = page.session_state["brainseg"].job
-    page.button(key="stop").click().run()
+    assert components.plain("U-Net (1 of 4): slice 0 of 4") == page.get("progress")[0].proto.text
+    job = shown(page).job
+    assert job is not None
+    page.button(key="stop-1").click().run()
     job.join(5)
     page.run()
     assert "Stopped" in texts(page)
@@ -293,31 +312,95 @@ def test_stop_keeps_the_page_usable(page: AppTest, networks: Networks) -> None:
     assert rows(page) == 4
 
 
-def test_opening_another_patient_stops_the_networks(page: AppTest, networks: Networks) -> None:
+def test_opening_another_patient_lets_the_networks_go_on(page: AppTest, networks: Networks) -> None:
     networks.hold = threading.Event()
     upload(page, patient())
     page.button(key="run").click().run()
-    job = page.session_state["brainseg"].job
     upload(page, patient("OTHER_2"))
-    job.join(5)
-    assert job.status().stopped
-    assert page.session_state["brainseg"].study.case_id == "OTHER_2"
+    assert study(page).case_id == "OTHER_2"
+    assert page.button(key="run").label == "Run 4 models"
+    assert components.plain("PAT_01: U-Net (1 of 4)") in page.get("progress")[0].proto.text
+    networks.hold.set()
+    run_models(page)
+    assert rows(page) == 4
+    page.button(key="show-1").click().run()
+    assert rows(page) == 4
+    assert len(networks.calls) == 8
 
 
-def test_several_patients_give_a_choice(page: AppTest) -> None:
+def test_several_patients_give_a_list(page: AppTest) -> None:
     upload(page, patient("PAT_01") + patient("PAT_02"))
-    choice = page.selectbox(key="case")
-    assert choice.options == ["PAT_01", "PAT_02"]
-    choice.select_index(1).run()
-    assert page.session_state["brainseg"].study.case_id == "PAT_02"
+    assert titles(page) == [components.plain("PAT_01"), components.plain("PAT_02")]
+    assert study(page).case_id == "PAT_01"
+    page.button(key="show-2").click().run()
+    assert study(page).case_id == "PAT_02"
     assert "PAT_02" in html(page)
 
 
-def test_a_patient_added_to_the_upload_is_the_one_shown(page: AppTest) -> None:
+def test_an_upload_is_taken_over_and_the_uploader_is_empty_again(page: AppTest) -> None:
     upload(page, patient("PAT_02"))
-    upload(page, patient("PAT_02") + patient("PAT_03"))
-    assert page.session_state["brainseg"].study.case_id == "PAT_03"
-    assert page.selectbox(key="case").value == 1
+    assert not next(u for u in page.file_uploader if str(u.key).startswith("folder-")).value
+    upload(page, patient("PAT_03"))
+    assert study(page).case_id == "PAT_03"
+    assert len(titles(page)) == 2
+
+
+def test_removing_a_patient_leaves_the_one_shown(page: AppTest) -> None:
+    for case in ("PAT_01", "PAT_02", "PAT_03"):
+        upload(page, patient(case))
+    page.button(key="show-2").click().run()
+    page.button(key="remove-1").click().run()
+    assert study(page).case_id == "PAT_02"
+    page.button(key="remove-3").click().run()
+    assert study(page).case_id == "PAT_02"
+    page.button(key="remove-2").click().run()
+    assert session(page).shown is None
+    assert not titles(page)
+    assert page.button(key="try")
+    assert not page.error
+
+
+def test_removing_the_patient_shown_jumps_to_no_other(page: AppTest) -> None:
+    upload(page, patient("PAT_01") + patient("PAT_02"))
+    page.button(key="remove-1").click().run()
+    assert session(page).shown is None
+    assert titles(page) == [components.plain("PAT_02")]
+    page.button(key="show-2").click().run()
+    assert study(page).case_id == "PAT_02"
+
+
+def test_a_failed_opening_leaves_its_sentence_beside_the_patient_shown(page: AppTest) -> None:
+    upload(page, patient())
+    run_models(page)
+    before = html(page)
+    upload(page, [("notes.txt", b"no image", "text/plain")], "files")
+    assert len(page.error) == 1
+    assert html(page) == before
+    upload(page, [("scan_1.tif", b"broken", "image/tiff")], "files")
+    assert len(page.error) == 1
+    assert "scan" in page.error[0].value
+    assert html(page) == before
+    assert len(titles(page)) == 2
+    page.run()
+    page.button(key="show-1").click().run()
+    assert not page.error
+
+
+def test_another_channel_order_is_read_anew_and_its_results_are_its_own(
+    page: AppTest, networks: Networks
+) -> None:
+    upload(page, patient())
+    run_models(page)
+    first = study(page)
+    page.selectbox(key="channels-1").set_value(("flair", "pre", "post")).run()
+    second = study(page)
+    np.testing.assert_array_equal(second.slices[..., 1], first.slices[..., 0])
+    assert second.source.sha256 != first.source.sha256
+    assert rows(page) == 0
+    assert "flair, pre, post" in texts(page).replace("\\", "")
+    page.selectbox(key="channels-1").set_value(None).run()
+    assert rows(page) == 4
+    assert len(networks.calls) == 4
 
 
 def test_a_zip_and_loose_files_are_taken_too(page: AppTest) -> None:
@@ -326,9 +409,10 @@ def test_a_zip_and_loose_files_are_taken_too(page: AppTest) -> None:
         for name, data, _ in patient():
             archive.writestr(name, data)
     upload(page, [("patient.zip", buffer.getvalue(), "application/zip")], "files")
-    zipped = page.session_state["brainseg"].study
+    zipped = study(page)
+    page.button(key="remove-1").click().run()
     upload(page, patient(), "files")
-    assert page.session_state["brainseg"].study.source.sha256 == zipped.source.sha256
+    assert study(page).source.sha256 == zipped.source.sha256
 
 
 @pytest.mark.parametrize(
@@ -351,22 +435,19 @@ def test_bad_input_is_one_sentence_and_the_page_stays_usable(
     assert "Traceback" not in texts(page)
     upload(page, patient(), "files")
     assert not page.error
-    assert page.session_state["brainseg"].study is not None
+    assert study(page).case_id == "PAT_01"
 
 
-def test_a_bad_patient_among_good_ones_leaves_the_choice(page: AppTest) -> None:
+def test_a_bad_patient_among_good_ones_leaves_its_sentence_and_a_good_one_is_shown(page: AppTest) -> None:
     bad = [("BAD_01/BAD_01_1.tif", b"broken", "image/tiff")]
     upload(page, bad + patient("PAT_01"))
     assert len(page.error) == 1
-    page.selectbox(key="case").select_index(1).run()
-    assert not page.error
-    assert page.session_state["brainseg"].study.case_id == "PAT_01"
-
-
-def test_taking_the_files_away_closes_the_patient(page: AppTest) -> None:
-    upload(page, patient())
-    upload(page, [])
-    assert page.session_state["brainseg"].study is None
+    assert study(page).case_id == "PAT_01"
+    assert titles(page) == [components.plain("BAD_01"), components.plain("PAT_01")]
+    page.button(key="show-1").click().run()
+    assert len(page.error) == 1
+    assert study(page).case_id == "PAT_01"
+    page.button(key="remove-1").click().run()
     assert not page.error
 
 
@@ -419,17 +500,31 @@ def test_plain_leaves_markdown_nothing_to_do() -> None:
     assert components.plain("A_*1*.tif") == r"A\_\*1\*\.tif"
 
 
-def asks_for(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """What a click on the first download does."""
-    builds: list[Callable[[], None]] = []
+def ask(at: AppTest, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[File | None, int]]:
+    """Click a download, a plain button taking the place of the component; what it is given after that."""
+    given: list[tuple[File | None, int]] = []
 
-    def downloads(file: components.File | None, build: Callable[[], None], answered: int) -> None:
-        builds.append(build)
+    def downloads(file: File | None, build: Callable[[], None], answered: int) -> None:
+        given.append((file, answered))
+        st.button("ask", key="ask", on_click=build)
 
     monkeypatch.setattr(components, "downloads", downloads)
-    monkeypatch.setattr(components, "asked", lambda: "csv")
+    monkeypatch.setattr(components, "asked", lambda: name)
     at.run()
-    return builds[-1]
+    at.button(key="ask").click().run()
+    return given
+
+
+def test_a_download_is_given_once(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(page, patient())
+    run_models(page)
+    given = ask(page, "csv", monkeypatch)
+    page.run()
+    (_, first), (file, second), (after, third) = given
+    assert file is not None
+    assert file.name == "PAT_01_figures.csv"
+    assert (second, third) == (first + 1, first + 1)
+    assert after is None
 
 
 def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
@@ -440,16 +535,11 @@ def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
 
     upload(page, patient())
     run_models(page)
-    monkeypatch.setattr(streamlit_app.export, "report", fail)
-    build = asks_for(page, monkeypatch)
-    session = page.session_state["brainseg"]
-    answered = session.answered
+    monkeypatch.setattr(session_module.report, "report", fail)
     with caplog.at_level(logging.DEBUG):
-        build()
-    assert session.notice == UNEXPECTED
-    assert session.answered == answered + 1
+        given = ask(page, "csv", monkeypatch)
+    assert given[-1] == (None, given[0][1] + 1)
     assert "PAT_01" not in caplog.text
-    page.run()
     assert errors(page, UNEXPECTED)
     page.run()
     assert not page.error
@@ -462,15 +552,16 @@ def test_a_public_patient_that_cannot_be_fetched_is_one_sentence(
         assert patient == "HELD_01"
         raise InputError("Kaggle cannot be reached from here: check the network connection.")
 
-    monkeypatch.setattr(streamlit_app, "fetch_patient", offline)
+    monkeypatch.setattr(face, "fetch_patient", offline)
     next(b for b in page.button if b.label == "Fetch a public TCGA patient").click().run()
     assert errors(page, "Kaggle cannot be reached from here: check the network connection.")
 
 
-def test_without_weights_the_page_says_so(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamlit_app, "installed", lambda: ({}, {}))
-    upload(page, patient())
-    assert "No weights are installed" in page.error[0].value
+def test_without_weights_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "installed", lambda: ({}, {}))
+    at = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
+    upload(at, patient())
+    assert "No weights are installed" in at.error[0].value
 
 
 def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
@@ -481,8 +572,8 @@ def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
         checkpoint.write_card(tmp_path / name, card)
     (tmp_path / "unet" / checkpoint.CONFIG).write_text("{", encoding="utf-8")
     monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
-    monkeypatch.setattr(streamlit_app, "installed", INSTALLED)
-    at = AppTest.from_file(str(APP), default_timeout=30).run()
+    monkeypatch.setattr(module, "installed", INSTALLED)
+    at = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
     assert not at.error
     upload(at, patient())
     path = tmp_path / "unet" / checkpoint.CONFIG
@@ -502,6 +593,6 @@ def test_garbage_collection_after_each_run_leaves_the_libraries_out() -> None:
 def test_sessions_share_no_patient(page: AppTest, networks: Networks) -> None:
     upload(page, patient())
     run_models(page)
-    other = AppTest.from_file(str(APP), default_timeout=30).run()
-    assert other.session_state["brainseg"].study is None
-    assert not other.session_state["brainseg"].predictions
+    other = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
+    assert session(other).patients == ()
+    assert session(other) is not session(page)

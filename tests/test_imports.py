@@ -45,6 +45,7 @@ KEEPERS = {
     "albumentations": {"training"},
     "accelerate": {"training"},
     "streamlit": {"ui", "app"},
+    "starlette": {"ui"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
     "kagglehub": set[str](),
@@ -130,6 +131,13 @@ def test_the_app_never_imports_training() -> None:
 def test_libraries_stay_behind_their_keepers(library: str) -> None:
     users = {part(path) for path in SOURCES if library in {name.split(".")[0] for name in imports(path)}}
     assert users <= KEEPERS[library]
+
+
+def test_only_its_face_knows_streamlit() -> None:
+    users = [path for path in SOURCES if "streamlit" in {name.split(".")[0] for name in imports(path)}]
+    faces = [path for path in users if path.name != "app.py"]
+    assert faces
+    assert all(path.parent == ROOT / "brainseg" / "ui" / "streamlit" for path in faces)
 
 
 def test_albumentations_stands_behind_one_module() -> None:

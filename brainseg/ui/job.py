@@ -1,11 +1,12 @@
-"""Networks at work in a thread of their own, so that the page stays usable and can stop them."""
+"""Networks at work in a thread of their own, so that a face stays usable and can stop them."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,11 +14,8 @@ from brainseg.types import BrainsegError, Cancelled, Prediction, Study
 
 UNEXPECTED = "Something went wrong that brainseg did not expect; try again or with another file."
 
-# A page that has not asked for this long is gone; browsers let hidden tabs ask once a minute.
-_ABANDONED_S = 300.0
-
-# Two networks at once on one machine only make each other slower, and they share their hooks.
-_TURN = threading.Lock()
+# How long a waiting job may not notice that its page has gone. `Job.stop` wakes it at once.
+_LOOK_S = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +34,62 @@ class Predict(Protocol):
     ) -> Prediction: ...
 
 
+class Queue:
+    """One job at a time, in the order they came; a job that was stopped leaves the queue at once."""
+
+    def __init__(self) -> None:
+        self._tickets: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, cancelled: Callable[[], bool], waiting: Callable[[int], None]) -> Iterator[None]:
+        """Hold the turn inside.
+
+        Args:
+            cancelled: asked while waiting and once when the turn comes.
+            waiting: told how many are before this one, whenever that changes, and 0 in the end.
+
+        Raises:
+            Cancelled: if `cancelled` answered True.
+        """
+        ticket = object()
+        with self._changed:
+            self._tickets.append(ticket)
+        try:
+            self._wait(ticket, cancelled, waiting)
+            yield
+        finally:
+            with self._changed:
+                self._tickets.remove(ticket)
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let all who wait ask again whether they are cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait(self, ticket: object, cancelled: Callable[[], bool], waiting: Callable[[int], None]) -> None:
+        told = None
+        while True:
+            # Asked and told without the lock: both may take locks of their own.
+            if cancelled():
+                raise Cancelled("stopped while waiting")
+            with self._changed:
+                before = self._tickets.index(ticket)
+                if before and before == told:
+                    self._changed.wait(_LOOK_S)
+                    before = self._tickets.index(ticket)
+            if before != told:
+                waiting(before)
+                told = before
+            if before == 0:
+                return
+
+
+# Two networks at once on one machine only make each other slower, and they share their hooks.
+_QUEUE = Queue()
+
+
 @dataclass(frozen=True)
 class Status:
     """How far a job is.
@@ -46,9 +100,9 @@ class Status:
         models: how many there are.
         done: slices done by this model.
         slices: slices in all, 0 until the network is loaded.
-        waiting: another page's networks have the turn.
+        before: other jobs that have the turn before this one; 0 when it is at work.
         ended: nothing more will come.
-        stopped: the user ended it.
+        stopped: the user ended it, or the page it belongs to has gone.
     """
 
     name: str
@@ -56,7 +110,7 @@ class Status:
     models: int
     done: int = 0
     slices: int = 0
-    waiting: bool = False
+    before: int = 0
     ended: bool = False
     stopped: bool = False
 
@@ -67,22 +121,45 @@ class Status:
         return min(1.0, (self.index + within) / self.models)
 
 
+def _always() -> bool:
+    return True
+
+
 class Job:
     """Runs models one after another over a study; results are taken as they come.
 
-    A model that fails leaves its sentence instead of a prediction and does not stop the next one.
+    A model that fails leaves its sentence instead of a prediction and does not stop the next one. Between
+    batches, between models and while waiting for its turn a job asks `alive`; when the page that wanted the
+    results has gone, it ends and the next one gets the turn.
+
+    Args:
+        study: the patient.
+        names: weights, in the order they shall run.
+        tta: average over flips.
+        predict: runs one of them.
+        alive: whether anyone still waits for the results; may be called from any thread.
+        queue: shared by all jobs of a machine.
     """
 
-    def __init__(self, study: Study, names: Sequence[str], tta: bool, predict: Predict) -> None:
+    def __init__(
+        self,
+        study: Study,
+        names: Sequence[str],
+        tta: bool,
+        predict: Predict,
+        alive: Callable[[], bool] = _always,
+        queue: Queue = _QUEUE,
+    ) -> None:
         self.study = study
         self.tta = tta
         self._names = tuple(names)
         self._predict = predict
+        self._alive = alive
+        self._queue = queue
         self._status = Status(self._names[0], 0, len(self._names))
         self._results: list[tuple[str, Prediction | str]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._asked = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Job:
@@ -90,8 +167,9 @@ class Job:
         return self
 
     def stop(self) -> None:
-        """Ask the network at work to end before its next batch."""
+        """Ask the network at work to end before its next batch, or leave the queue at once."""
         self._stop.set()
+        self._queue.wake()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end."""
@@ -99,7 +177,6 @@ class Job:
 
     def status(self) -> Status:
         with self._lock:
-            self._asked = time.monotonic()
             return self._status
 
     def ready(self) -> bool:
@@ -114,8 +191,7 @@ class Job:
             return results
 
     def _cancelled(self) -> bool:
-        with self._lock:
-            return self._stop.is_set() or time.monotonic() - self._asked > _ABANDONED_S
+        return self._stop.is_set() or not self._alive()
 
     def _say(self, **changes: object) -> None:
         with self._lock:
@@ -132,24 +208,18 @@ class Job:
         except Cancelled:
             self._say(stopped=True)
         finally:
-            self._say(ended=True, waiting=False)
+            self._say(ended=True, before=0)
 
     def _one(self, name: str) -> Prediction | str:
-        while not _TURN.acquire(timeout=0.2):
-            self._say(waiting=True)
-            if self._cancelled():
-                raise Cancelled("stopped while waiting")
         try:
-            self._say(waiting=False)
-            if self._cancelled():
-                raise Cancelled("stopped between models")
-            return self._predict(
-                name,
-                self.study,
-                tta=self.tta,
-                progress=lambda done, slices: self._say(done=done, slices=slices),
-                cancelled=self._cancelled,
-            )
+            with self._queue.turn(self._cancelled, lambda before: self._say(before=before)):
+                return self._predict(
+                    name,
+                    self.study,
+                    tta=self.tta,
+                    progress=lambda done, slices: self._say(done=done, slices=slices),
+                    cancelled=self._cancelled,
+                )
         except Cancelled:
             raise
         except BrainsegError as error:
@@ -158,5 +228,3 @@ class Job:
             # Its message may name a patient's file; the type is enough to look for the cause.
             _log.error("prediction failed: %s", type(error).__name__)
             return UNEXPECTED
-        finally:
-            _TURN.release()

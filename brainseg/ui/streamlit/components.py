@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from html import escape
-from itertools import count
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from brainseg.ui.modules import asset, script
+from brainseg.ui.session import DOWNLOADS, File
 from brainseg.ui.wire import Block, message
 
 _JS = script("streamlit.js")
@@ -22,8 +21,6 @@ _pack = st.components.v2.component("brainseg_pack", js=_JS)
 _downloads = st.components.v2.component(
     "brainseg_downloads", html='<div class="downloads"></div>', css=_CSS, js=_JS
 )
-
-_numbers = count(1)
 
 _STYLE = """
 <style>
@@ -53,15 +50,6 @@ table.figures.pairs { width: auto; }
 [data-testid="stSidebarHeader"] { margin-bottom: -2.75rem; }
 </style>
 """
-
-
-@dataclass(frozen=True)
-class File:
-    """A file for the browser to save; each has its own number, so that it is saved once."""
-
-    name: str
-    data: bytes
-    number: int = field(default_factory=lambda: next(_numbers))
 
 
 def style() -> None:
@@ -100,21 +88,7 @@ def downloads(file: File | None, build: Callable[[], None], answered: int) -> No
     """
     header: dict[str, Any] = {
         "kind": "downloads",
-        "offers": [
-            {"name": "masks-tif", "title": "Masks (TIFF)", "hint": "A zip of mask slices, 0 and 255"},
-            {"name": "masks-png", "title": "Masks (PNG)", "hint": "A zip of mask slices, 0 and 255"},
-            {
-                "name": "overlays",
-                "title": "Overlays (PNG)",
-                "hint": "A zip of every slice, models side by side",
-            },
-            {"name": "csv", "title": "Figures (CSV)", "hint": "A row for the patient and one for each slice"},
-            {
-                "name": "json",
-                "title": "Report (JSON)",
-                "hint": "All figures, with weights, threshold and time",
-            },
-        ],
+        "offers": [{"name": d.name, "title": d.title, "hint": d.hint} for d in DOWNLOADS],
         "file": None,
         "answered": answered,
     }
