@@ -17,7 +17,8 @@ from typing import get_args
 import safetensors.torch
 import torch
 
-from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
+from brainseg.models import ARCHITECTURES, build
+from brainseg.models.base import Network
 from brainseg.preprocess import Preprocess
 from brainseg.types import Keep, ModelSpec, WeightsCard, WeightsError
 
@@ -30,7 +31,7 @@ class LoadedModel:
     """A network in evaluation mode with the card of its weights."""
 
     card: WeightsCard
-    network: UNet | UNetPP
+    network: Network
 
     @property
     def preprocess(self) -> Preprocess:
@@ -185,7 +186,7 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard:
+def save(folder: Path, network: Network, card: WeightsCard) -> WeightsCard:
     """Write model.safetensors and config.json; returns the card with the sha256 filled in.
 
     Convolution weights are stored in fp16; norms, biases and running statistics, tiny and sensitive, stay
@@ -203,7 +204,7 @@ def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard
     return card
 
 
-def initialise_from(network: UNet | UNetPP, source: UNet | UNetPP) -> int:
+def initialise_from(network: Network, source: UNet | UNetPP) -> int:
     """Copy every tensor of `source` that `network` holds under the same name and shape.
 
     Returns:

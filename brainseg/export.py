@@ -34,8 +34,8 @@ from brainseg.metrics import (
     volume_ml,
     worst_slice,
 )
+from brainseg.models import ARCHITECTURES
 from brainseg.overlay import (
-    MODEL_COLOURS,
     PREDICTION,
     REFERENCE,
     RgbArray,
@@ -412,7 +412,8 @@ def _panel(
 
 
 def _colour(finding: Finding) -> str:
-    return MODEL_COLOURS.get(finding.prediction.architecture, PREDICTION)
+    row = ARCHITECTURES.get(finding.prediction.architecture)
+    return row.colour if row else PREDICTION
 
 
 def _flair_range(study: Study) -> tuple[float, float]:

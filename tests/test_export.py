@@ -16,7 +16,8 @@ from PIL import Image
 from brainseg import __version__, export
 from brainseg.export import masks_zip, overlay_png, overlays_zip, report, safe_name, to_csv, to_json
 from brainseg.metrics import FIGURES, compare, compare_slices
-from brainseg.overlay import MODEL_COLOURS, REFERENCE, rgb
+from brainseg.models import ARCHITECTURES
+from brainseg.overlay import REFERENCE, rgb
 from brainseg.postprocess import Finding, find
 from brainseg.types import RESEARCH_USE, Prediction, Source, SourceFile, Study
 
@@ -40,11 +41,11 @@ def finding(model: str = "unet", case_id: str = "CASE_01", shift: int = 0, **fie
     probability[1:4, 8 + shift : 20 + shift, 10:25] = 0.6
     probability[0, 0, 0] = 0.45
     settings = {"threshold": 0.4, "keep": "largest", "seconds": 1.5, "weights_sha256": "cd" * 32, **fields}
-    architecture = model if model in MODEL_COLOURS else "unet"
+    architecture = model if model in ARCHITECTURES else "unet"
     return find(Prediction(model, architecture, case_id, probability, **settings), threshold=0.5)
 
 
-FOUR = [finding(name, shift=i) for i, name in enumerate(MODEL_COLOURS)]
+FOUR = [finding(name, shift=i) for i, name in enumerate(ARCHITECTURES)]
 
 
 def table(figures: dict[str, Any]) -> list[dict[str, str]]:
@@ -67,7 +68,7 @@ def test_report_agrees_with_compare() -> None:
     s = study(spacing_mm=(5.0, 0.5, 0.5))
     assert s.reference is not None
     found = json.loads(to_json(report(s, FOUR)))
-    assert list(found["models"]) == list(MODEL_COLOURS)
+    assert list(found["models"]) == list(ARCHITECTURES)
     for f in FOUR:
         model = found["models"][f.prediction.model]
         whole = compare(f.mask, s.reference, s.spacing_mm)
@@ -207,7 +208,7 @@ def test_masks_of_several_models_lie_in_folders() -> None:
     files = opened(masks_zip(study(), FOUR, "png"))
     assert set(files) == {
         "README.txt",
-        *(f"{m}/CASE_01_{n}_mask.png" for m in MODEL_COLOURS for n in NUMBERS),
+        *(f"{m}/CASE_01_{n}_mask.png" for m in ARCHITECTURES for n in NUMBERS),
     }
     for f in FOUR:
         image = picture(files[f"{f.prediction.model}/CASE_01_5_mask.png"])
@@ -242,19 +243,19 @@ def assert_png_text(image: Image.Image, models: Sequence[str]) -> None:
 def test_readme_in_every_zip(archive: bytes) -> None:
     text = opened(archive)["README.txt"].decode()
     assert text.startswith(RESEARCH_USE)
-    assert_provenance(json.loads(text[text.index("{") :]), list(MODEL_COLOURS))
+    assert_provenance(json.loads(text[text.index("{") :]), list(ARCHITECTURES))
 
 
 def test_overlay_of_one_slice_shows_models_side_by_side() -> None:
     image = picture(overlay_png(study(), FOUR, [1], opacity=1.0))
-    assert_png_text(image, list(MODEL_COLOURS))
+    assert_png_text(image, list(ARCHITECTURES))
     zoom = 256 // 40
     width = 40 * zoom
     assert image.width == 4 * width
     pixels = np.asarray(image)[16 : 16 + 32 * zoom]
-    for i, (name, colour) in enumerate(MODEL_COLOURS.items()):
+    for i, (name, row) in enumerate(ARCHITECTURES.items()):
         panel = pixels[:, i * width : (i + 1) * width][::zoom, ::zoom]
-        assert panel[14, 15].tolist() == list(rgb(colour)), name
+        assert panel[14, 15].tolist() == list(rgb(row.colour)), name
         assert panel[8, 12].tolist() == list(rgb(REFERENCE)), "the reference is outlined"
 
 
@@ -262,7 +263,7 @@ def test_overlay_without_fill_or_reference() -> None:
     s = study(reference=False)
     image = np.asarray(picture(overlay_png(s, [finding()], [1], outline_only=True)))
     panel = image[16::6, ::6][:32, :40]
-    assert panel[8, 12].tolist() == list(rgb(MODEL_COLOURS["unet"]))
+    assert panel[8, 12].tolist() == list(rgb(ARCHITECTURES["unet"].colour))
     inside = panel[10:18, 12:23]
     assert (inside == inside[..., :1]).all(), "grey"
 
@@ -277,7 +278,7 @@ def test_a_very_large_sheet_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(overlay_png(study(), FOUR, range(SHAPE[0]), opacity=1.0))
     assert image.size == (4 * 120, 4 * (96 + 16) + 4 * 16)
     panel = np.asarray(image)[112 + 16 : 2 * 112, :120]
-    assert panel[14 * 3 + 1, 15 * 3 + 1].tolist() == list(rgb(MODEL_COLOURS["unet"]))
+    assert panel[14 * 3 + 1, 15 * 3 + 1].tolist() == list(rgb(ARCHITECTURES["unet"].colour))
 
 
 def test_overlays_zip_holds_every_slice() -> None:

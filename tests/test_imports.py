@@ -23,7 +23,7 @@ LAYERS = {
     "overlay": 1,
     "postprocess": 1,
     "phantom": 1,
-    "export": 2,
+    "export": 3,
     "models": 2,
     "checkpoint": 3,
     "inference": 4,

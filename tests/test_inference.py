@@ -23,9 +23,9 @@ from brainseg.inference import (
     autocast,
     capture_gates,
     choose_device,
-    gate_names,
 )
 from brainseg.models import ARCHITECTURES, build
+from brainseg.models.blocks import AttentionGate
 from brainseg.preprocess import Preprocess, invert
 from brainseg.types import (
     AttentionMap,
@@ -67,9 +67,10 @@ def make_model(architecture: str = "unet", *, size: int = 32, **card: Any) -> Lo
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = 0.2 * torch.randn(module.num_features)
             nn.init.normal_(module.bias, 0.2, 0.2)
-    for _, gate, _ in gate_names(network):
-        nn.init.normal_(gate.psi[0].weight, std=1.0)  # type: ignore[arg-type]
-        nn.init.zeros_(gate.psi[0].bias)  # type: ignore[arg-type]
+    for module in network.modules():
+        if isinstance(module, AttentionGate):
+            nn.init.normal_(module.psi[0].weight, std=1.0)  # type: ignore[arg-type]
+            nn.init.zeros_(module.psi[0].bias)  # type: ignore[arg-type]
     nn.init.normal_(network.head.weight, std=0.7)
     nn.init.zeros_(network.head.bias)  # type: ignore[arg-type]
     fields: dict[str, Any] = {

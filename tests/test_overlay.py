@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy import ndimage
-from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.color import rgb2lab
 
 from brainseg import overlay
 from brainseg.overlay import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
-    MODEL_COLOURS,
-    MODEL_DASHES,
-    PREDICTION,
     REFERENCE,
     TRUE_POSITIVE,
     confusion,
@@ -26,62 +20,6 @@ from brainseg.overlay import (
     rgb,
     window,
 )
-
-ARCHITECTURES = {"unet", "attention_unet", "unetpp", "attention_unetpp"}
-# Machado, Oliveira, Fernandes 2009, severity 1, for linear RGB.
-VISION = {
-    "normal": np.eye(3),
-    "protanopia": np.array(
-        [
-            [0.152286, 1.052583, -0.204868],
-            [0.114503, 0.786281, 0.099216],
-            [-0.003882, -0.048116, 1.051998],
-        ]
-    ),
-    "deuteranopia": np.array(
-        [
-            [0.367322, 0.860646, -0.227968],
-            [0.280085, 0.672501, 0.047413],
-            [-0.011820, 0.042940, 0.968881],
-        ]
-    ),
-    "tritanopia": np.array(
-        [
-            [1.255528, -0.076749, -0.178779],
-            [-0.078411, 0.930809, 0.147602],
-            [0.004733, 0.691367, 0.303900],
-        ]
-    ),
-}
-
-
-def seen(colours: list[tuple[int, int, int]], vision: str) -> npt.NDArray[np.float64]:
-    """CIELAB of colours as a viewer perceives them."""
-    c = np.array(colours) / 255
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    linear = np.clip(linear @ VISION[vision].T, 0, 1)
-    c = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    lab: npt.NDArray[np.float64] = rgb2lab(c[None])[0]
-    return lab
-
-
-def test_every_architecture_has_its_own_colour_and_line() -> None:
-    assert set(MODEL_COLOURS) == set(MODEL_DASHES) == ARCHITECTURES
-    reserved = {REFERENCE, TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE}
-    assert len(set(MODEL_COLOURS.values()) | reserved) == 8
-    assert len(set(MODEL_DASHES.values())) == 4
-    assert MODEL_COLOURS["unet"] == PREDICTION
-
-
-@pytest.mark.parametrize("vision", VISION)
-def test_model_colours_are_told_apart_by_colour_blind_viewers(vision: str) -> None:
-    models = seen([rgb(c) for c in MODEL_COLOURS.values()], vision)
-    others = [rgb(c) for c in (REFERENCE, TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE)]
-    greys = [(g, g, g) for g in range(30, 250, 10)]
-    for a, b in itertools.combinations(models, 2):
-        assert deltaE_ciede2000(a, b) > 10
-    for a, b in itertools.product(models, seen(others + greys, vision)):
-        assert deltaE_ciede2000(a, b) > 10
 
 
 def test_rgb() -> None:

@@ -121,11 +121,11 @@ class Reading:
 
     @property
     def colour(self) -> str:
-        return overlay.MODEL_COLOURS[self.prediction.architecture]
+        return ARCHITECTURES[self.prediction.architecture].colour
 
     @property
     def dash(self) -> tuple[int, ...]:
-        return overlay.MODEL_DASHES[self.prediction.architecture]
+        return ARCHITECTURES[self.prediction.architecture].dash
 
 
 def title_of(card: WeightsCard) -> str:
