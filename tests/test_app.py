@@ -16,6 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from brainseg import checkpoint
+from brainseg.checkpoint import hub
 from brainseg.models import ARCHITECTURES
 from brainseg.types import (
     RESEARCH_USE,
@@ -480,7 +481,7 @@ def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
         (tmp_path / name).mkdir()
         checkpoint.write_card(tmp_path / name, card)
     (tmp_path / "unet" / checkpoint.CONFIG).write_text("{", encoding="utf-8")
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path)
     monkeypatch.setattr(streamlit_app, "installed", INSTALLED)
     at = AppTest.from_file(str(APP), default_timeout=30).run()
     assert not at.error
