@@ -36,6 +36,7 @@ from brainseg.models import ARCHITECTURES, build
 from brainseg.models.base import Network
 from brainseg.postprocess import find
 from brainseg.preprocess import Preprocess
+from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import ModelSpec, WeightsCard, WeightsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -457,7 +458,7 @@ def test_bundled_weights_find_the_lesion_of_the_sample(name: str) -> None:
     assert card.training_patients
     assert not set(card.training_patients) & set(card.validation_patients)
     assert all(value.isfinite().all() for value in floats(model.network))
-    study = brainseg.read_study(ROOT / "samples" / "synthetic_glioma")
+    study = brainseg.read_study(SYNTHETIC_GLIOMA)
     assert study.reference is not None
     prediction = brainseg.Predictor(model, "cpu").predict(study, attention=False)
     mask = find(prediction).mask

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -23,6 +22,7 @@ from brainseg import checkpoint, export
 from brainseg.inference import Predictor
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
 from brainseg.models import ARCHITECTURES
+from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import (
     RESEARCH_USE,
     BrainsegError,
@@ -41,8 +41,6 @@ from brainseg.ui.state import Jump, PredictionKey, Reading
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
 
 __all__ = ["installed", "page", "predict"]
-
-SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
 
 # The browser tab's icon: given as a material icon or an emoji, it would be fetched from a server abroad.
 _ICON = (
@@ -296,7 +294,7 @@ def _take_upload(key: str) -> None:
 
 
 def _take_sample() -> None:
-    _open(_session(), "sample", lambda: find_cases(collect(SAMPLE)))
+    _open(_session(), "sample", lambda: find_cases(collect(SYNTHETIC_GLIOMA)))
 
 
 def _take_public(cards: dict[str, WeightsCard]) -> None:

@@ -16,9 +16,10 @@ import pytest
 from harness import CASE, NUMBERS, Watch
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from brainseg.sample import SYNTHETIC_GLIOMA
+
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
-SAMPLE = ROOT / "samples" / "synthetic_glioma"
 
 _CHROMIUM_ARGS = [
     "--headless",
@@ -86,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patient.mkdir()
     for n in NUMBERS:
         for name in (f"{CASE}_{n}.tif", f"{CASE}_{n}_mask.tif"):
-            shutil.copy(SAMPLE / name, patient / name)
+            shutil.copy(SYNTHETIC_GLIOMA / name, patient / name)
     return patient
 
 
