@@ -491,6 +491,19 @@ def models(as_json: JsonOption = False) -> None:
     )
 
 
+@app.command("app")
+def serve_page(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the page answers.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other computers in.")
+    ] = "localhost",
+) -> None:
+    """Open the page in a browser: folders in, overlays out."""
+    from brainseg.ui.launch import serve
+
+    serve(host, port)
+
+
 @data_app.command()
 def fetch(
     out: Annotated[Path | None, typer.Option(help="Folder for it; the download cache unless given.")] = None,
