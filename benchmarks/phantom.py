@@ -183,7 +183,7 @@ def _head_distances(brain: BoolArray) -> tuple[FloatArray, FloatArray]:
     # Muscle fills the hollows of the skull under the scalp, so the head is rounder than the brain.
     hull = np.zeros_like(brain)
     for k in np.flatnonzero(brain.any((0, 1))):
-        hull[:, :, k] = convex_hull_image(brain[:, :, k])  # type: ignore[no-untyped-call]
+        hull[:, :, k] = convex_hull_image(brain[:, :, k])
     head = _blur(distance(~hull) - distance(hull), 5.0) < 13
     level = int((-16.0 - _GRID_ORIGIN[2]) / _GRID_MM)
     for below in range(1, level + 1):

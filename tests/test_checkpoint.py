@@ -248,7 +248,10 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
 
 
 def write(data: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / CONFIG).write_bytes(data) and None
+    def damage(folder: Path) -> None:
+        (folder / CONFIG).write_bytes(data)
+
+    return damage
 
 
 DAMAGED_CARDS: dict[str, Callable[[Path], None]] = {

@@ -40,8 +40,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         spec = ModelSpec(name, width=4)
         network = build(spec)
         with torch.no_grad():
-            network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
-            network.head.bias.zero_()
+            head = network.get_submodule("head")
+            head.get_parameter("weight")[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
+            head.get_parameter("bias").zero_()
         card = WeightsCard(
             name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",), ("CASE_B", "CASE_C")
         )
@@ -82,13 +83,16 @@ def models_of(folders: dict[str, Path]) -> list[object]:
     return [part for folder in folders.values() for part in ("--model", folder)]
 
 
-def test_predict_json_holds_the_figures_of_the_python_interface(run: Run, folders, dataset) -> None:
+def test_predict_json_holds_the_figures_of_the_python_interface(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("predict", dataset / "CASE_A", *models_of(folders), "--json")
     assert (code, err) == (0, "")
     figures = json.loads(out)
     assert figures["research_use"] == RESEARCH_USE
     assert list(figures["models"]) == list(ARCHITECTURES)
     study = brainseg.read_study(dataset / "CASE_A")
+    assert study.reference is not None
     for name, folder in folders.items():
         prediction = Predictor(load(folder)).predict(study)
         mask = segment(prediction.probability, 0.5, "all")
@@ -102,7 +106,9 @@ def test_predict_json_holds_the_figures_of_the_python_interface(run: Run, folder
         assert row["seen_in_training"] is True
 
 
-def test_folder_zip_and_files_give_the_same_figures(run: Run, folders, dataset, tmp_path) -> None:
+def test_folder_zip_and_files_give_the_same_figures(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     files = sorted((dataset / "CASE_B").iterdir())
     with zipfile.ZipFile(tmp_path / "patient.zip", "w") as archive:
         for file in files:
@@ -116,7 +122,9 @@ def test_folder_zip_and_files_give_the_same_figures(run: Run, folders, dataset, 
     assert results[0] == results[1] == results[2]
 
 
-def test_predict_prints_a_table_areas_and_the_notice(run: Run, folders, dataset) -> None:
+def test_predict_prints_a_table_areas_and_the_notice(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("predict", dataset / "CASE_B", "--model", folders["unet"])
     assert code == 0
     assert "spacing unknown" in out
@@ -125,7 +133,7 @@ def test_predict_prints_a_table_areas_and_the_notice(run: Run, folders, dataset)
     assert " ml " not in out
 
 
-def test_spacing_turns_voxels_into_millilitres(run: Run, folders, dataset) -> None:
+def test_spacing_turns_voxels_into_millilitres(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     arguments = ["predict", dataset / "CASE_B", "--model", folders["unet"], "--json"]
     _, out, _ = run(*arguments, "--spacing", "5,0.5,0.5")
     row = json.loads(out)["models"]["unet"]
@@ -133,7 +141,9 @@ def test_spacing_turns_voxels_into_millilitres(run: Run, folders, dataset) -> No
     assert row["hd95_unit"] == "mm"
 
 
-def test_out_holds_masks_overlays_json_and_csv(run: Run, folders, dataset, tmp_path) -> None:
+def test_out_holds_masks_overlays_json_and_csv(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "made" / "here"
     code, _, _ = run("predict", dataset / "CASE_B", "--model", folders["unet"], "--out", out)
     assert code == 0
@@ -145,7 +155,9 @@ def test_out_holds_masks_overlays_json_and_csv(run: Run, folders, dataset, tmp_p
         assert len(list(csv.DictReader(file))) == 4
 
 
-def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(run: Run, folders, dataset) -> None:
+def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("evaluate", dataset, *models_of(folders), "--ensemble", "--json")
     assert (code, err) == (0, "")
     rows = json.loads(out)["models"]
@@ -162,7 +174,7 @@ def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(run: Ru
         assert patients["CASE_B"]["seen_in_training"] is False, name
 
 
-def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
+def test_evaluate_and_predict_agree(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["attention_unet"], "--json")
     dice = json.loads(out)["models"]["attention_unet"]["patients"]["CASE_B"]["dice"]
     _, out, _ = run("predict", dataset / "CASE_B", "--model", folders["attention_unet"], "--json")
@@ -170,7 +182,7 @@ def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
 
 
 def test_validation_takes_the_patients_of_the_card_and_the_table_tells_training_ones(
-    run: Run, folders, dataset
+    run: Run, folders: dict[str, Path], dataset: Path
 ) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--validation", "--json")
     assert list(json.loads(out)["models"]["unet"]["patients"]) == ["CASE_B", "CASE_C"]
@@ -178,14 +190,18 @@ def test_validation_takes_the_patients_of_the_card_and_the_table_tells_training_
     assert "1 of these patients were seen in training" in " ".join(out.split())
 
 
-def test_validation_patients_that_are_missing_are_an_error(run: Run, folders, dataset, tmp_path) -> None:
+def test_validation_patients_that_are_missing_are_an_error(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
     code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--validation")
     assert code == 2
     assert "CASE_C" in err
 
 
-def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(run: Run, folders, dataset, tmp_path) -> None:
+def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
     (tmp_path / "part" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
     code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"])
@@ -193,13 +209,15 @@ def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(run: Run, folder
     assert "has no mask for 1 slice" in err
 
 
-def test_a_renamed_folder_does_not_hide_a_training_patient(run: Run, folders, dataset, tmp_path) -> None:
+def test_a_renamed_folder_does_not_hide_a_training_patient(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_A", tmp_path / "part" / "somebody")
     _, out, _ = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--json")
     assert json.loads(out)["models"]["unet"]["patients"]["somebody"]["seen_in_training"] is True
 
 
-def test_what_is_not_computable_says_why(run: Run, folders, dataset) -> None:
+def test_what_is_not_computable_says_why(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
     row = json.loads(out)["models"]["unet"]["patients"]["CASE_C"]
     assert row["sensitivity"] is None
@@ -208,7 +226,9 @@ def test_what_is_not_computable_says_why(run: Run, folders, dataset) -> None:
     assert "not computable: the reference is empty" in out
 
 
-def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_path) -> None:
+def test_write_card_states_what_evaluate_prints(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     model = load(folders["unet"])
     save(tmp_path / "unet", model.network, replace(model.card, init="other@" + "ab" * 32))
     arguments = ["evaluate", dataset, "--model", tmp_path / "unet", "--write-card", "--json"]
@@ -234,7 +254,7 @@ def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_
 
 
 def test_missing_sequences_are_scored_as_for_a_patient_without_them(
-    run: Run, folders, dataset, tmp_path
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "whole" / "CASE_B")
     shutil.copytree(dataset / "CASE_B", tmp_path / "flair" / "CASE_B")
@@ -254,7 +274,9 @@ def test_missing_sequences_are_scored_as_for_a_patient_without_them(
     assert "T1 after contrast" in out
 
 
-def test_healthy_slices_are_those_without_tumour_in_the_reference(run: Run, folders, dataset) -> None:
+def test_healthy_slices_are_those_without_tumour_in_the_reference(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
     found = json.loads(out)["models"]["unet"]["healthy_slices"]
     slices, false = 0, []
@@ -269,7 +291,7 @@ def test_healthy_slices_are_those_without_tumour_in_the_reference(run: Run, fold
     assert found["median_false_pixels"] == (np.median(false) if false else 0)
 
 
-def test_data_check_counts_and_fails_on_errors(run: Run, dataset, tmp_path) -> None:
+def test_data_check_counts_and_fails_on_errors(run: Run, dataset: Path, tmp_path: Path) -> None:
     code, out, _ = run("data", "check", dataset)
     assert code == 0
     assert "3 patients, 9 slices, 6 with tumour" in out
@@ -316,7 +338,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "what", ["empty folder", "missing", "text as tif", "zero bytes", "not a zip", "truncated"]
 )
-def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what: str) -> None:
+def test_bad_input_is_one_sentence_and_exit_2(
+    run: Run, folders: dict[str, Path], tmp_path: Path, what: str
+) -> None:
     path = bad_inputs(tmp_path)[what]
     code, out, err = run("predict", path, "--model", folders["unet"])
     assert (code, out) == (2, "")
@@ -344,7 +368,9 @@ def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what:
         (["nonsense"], "nonsense"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_2(run: Run, folders, dataset, arguments, part: str) -> None:
+def test_mistakes_are_one_sentence_and_exit_2(
+    run: Run, folders: dict[str, Path], dataset: Path, arguments: list[str], part: str
+) -> None:
     places = {"A": dataset / "CASE_A", "D": dataset, "W": folders["unet"]}
     code, _, err = run(*(argument.format(**places) for argument in arguments))
     assert code == 2
@@ -353,7 +379,7 @@ def test_mistakes_are_one_sentence_and_exit_2(run: Run, folders, dataset, argume
     assert part in err
 
 
-def test_damaged_weights_are_named(run: Run, folders, dataset, tmp_path) -> None:
+def test_damaged_weights_are_named(run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
     model = load(folders["unet"])
     save(tmp_path / "w", model.network, model.card)
     tensors = tmp_path / "w" / "model.safetensors"
@@ -363,7 +389,7 @@ def test_damaged_weights_are_named(run: Run, folders, dataset, tmp_path) -> None
     assert "model.safetensors" in err
 
 
-def test_several_patients_need_a_choice(run: Run, folders, dataset) -> None:
+def test_several_patients_need_a_choice(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     code, out, _ = run("predict", dataset, "--case", "CASE_C", "--model", folders["unet"], "--json")
     assert code == 0
     assert json.loads(out)["case_id"] == "CASE_C"

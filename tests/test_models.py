@@ -183,7 +183,7 @@ def gate(skip: int, below: int) -> int:
 
 
 def counted(name: str, width: int) -> int:
-    c = [width * 2**level for level in range(5)]
+    c: list[int] = [width * 2**level for level in range(5)]
     total = convolutions(3, c[0]) + sum(convolutions(c[k], c[k + 1]) for k in range(4)) + c[0] + 1
     nested = "pp" in name
     nodes = [(i, j) for j in range(1, 5) for i in range(5 - j)] if nested else [(i, 1) for i in range(4)]

@@ -63,7 +63,8 @@ def test_outline_is_the_inner_boundary(seed: int) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((20, 30)), 2)
     mask = noise > 0
     padded = np.pad(mask, 1)
-    neighbours = np.stack([np.roll(padded, s, a) for a in (0, 1) for s in (1, -1)]).all(axis=0)
+    shifted = np.stack([np.roll(padded, s, a) for a in (0, 1) for s in (1, -1)])
+    neighbours = np.logical_and.reduce(shifted, axis=0)
     assert np.array_equal(outline(mask), mask & ~neighbours[1:-1, 1:-1])
 
 
@@ -146,11 +147,11 @@ def test_confusion_colours() -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="base must be"):
-        overlay_mask(GREY.astype(np.float32), SQUARE, REFERENCE, 0.5)  # type: ignore[arg-type]
+        overlay_mask(GREY.astype(np.float32), SQUARE, REFERENCE, 0.5)
     with pytest.raises(ValueError, match="base must be"):
         overlay_mask(GREY[:2], SQUARE, REFERENCE, 0.5)
     with pytest.raises(ValueError, match="a mask must be"):
-        overlay_mask(GREY, SQUARE.astype(np.uint8), REFERENCE, 0.5)  # type: ignore[arg-type]
+        overlay_mask(GREY, SQUARE.astype(np.uint8), REFERENCE, 0.5)
     for opacity in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="opacity"):
             overlay_mask(GREY, SQUARE, REFERENCE, opacity)

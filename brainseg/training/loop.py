@@ -241,7 +241,7 @@ def validate(run: Run, validation: Validation, accelerator: Accelerator) -> dict
 def make_run(recipe: Recipe, network: Network, accelerator: Accelerator, total: int) -> tuple[Run, nn.Module]:
     """What a recipe's run starts with, and the network as training sees it, on the accelerator's device."""
     if accelerator.num_processes > 1:
-        network = cast("Network", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
+        network = cast("Network", nn.SyncBatchNorm.convert_sync_batchnorm(network))
     averaged = AveragedModel(
         network,
         device=accelerator.device,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import CASE, NUMBERS, Watch
+from browser.harness import CASE, NUMBERS, Watch
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from brainseg.sample import SYNTHETIC_GLIOMA
