@@ -1,4 +1,5 @@
 # Two commands for everyone: `make run` and `make test`. Both can be repeated; what is installed stays.
+# For who changes the code: `make check` is what `make test` begins with, `make format` mends what it can.
 # The first that runs and fits; a version manager may name some that do not run.
 FITS := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -7,35 +8,46 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: run test viewer browser node clean
+.PHONY: run test check format lock browser node clean
 
 run: $(VENV)/run.stamp
-	$(BIN)/streamlit run app.py --server.port $(PORT)
+	$(BIN)/brainseg app --port $(PORT)
 
-test: $(VENV)/test.stamp browser node
+test: check browser
+	node --test --test-reporter=spec tests/js/*.test.js
+	$(BIN)/pytest
+
+# The page's own JavaScript runs as it stands; packages of npm check it and do nothing more.
+check: $(VENV)/test.stamp node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(MAKE) --no-print-directory viewer
-	$(BIN)/pytest
-
-# The page's own JavaScript, which runs as it stands: these packages check it and nothing more.
-viewer: node_modules/.package-lock.json
 	npx eslint .
 	npx tsc
-	node --test --test-reporter=spec tests/js/*.test.js
+
+format: $(VENV)/test.stamp node_modules/.package-lock.json
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	npx eslint --fix .
+
+# After changing a range or trying newer versions: states what .venv holds. Builds of torch for one kind of
+# machine (+cpu, +cu130) are the same version.
+lock: $(VENV)/test.stamp
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed '/^certifi==/d; s/+.*//' | sort --ignore-case; } > constraints.new
+	mv constraints.new constraints.txt
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 with the venv module is needed" \
 	  "(Debian: apt-get install python3-venv); or name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/run.stamp: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt --editable .
 	@touch $@
 
-$(VENV)/test.stamp: requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/test.stamp: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt --editable '.[test]'
 	@touch $@ $(VENV)/run.stamp
 
 node_modules/.package-lock.json: package.json package-lock.json | node

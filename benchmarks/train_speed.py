@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import typer
 from accelerate import Accelerator
+from phantom import make_phantom
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brainseg.io.text import plural
 from brainseg.models import ARCHITECTURES, build
-from brainseg.phantom import make_phantom
 from brainseg.preprocess import Preprocess
 from brainseg.training.config import Augment, Data, LossChoice, Recipe, Stage
 from brainseg.training.data import SliceData, draws, make_loader, share, workers_beside

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.checkpoint import LoadedModel
-from brainseg.models.blocks import AttentionGate
+from brainseg.models.base import Network
 from brainseg.preprocess import invert
 from brainseg.types import AttentionMap, Cancelled, FloatArray, Prediction, Study, WeightsError
 
@@ -59,13 +59,13 @@ def autocast(device: torch.device) -> Any:
 
 
 @contextmanager
-def capture_gates(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+def capture_gates(network: Network) -> Iterator[dict[str, Tensor]]:
     """While open, each forward pass leaves every gate's coefficients in the yielded dict.
 
     Passes of other threads through the same network are not recorded.
 
     Yields:
-        Name of the gate -> (B, 1, h, w) float32 on the CPU, 0..1; see `gate_names`.
+        Name of the gate -> (B, 1, h, w) float32 on the CPU, 0..1; see `Network.gates`.
     """
     seen: dict[str, Tensor] = {}
     owner = threading.get_ident()
@@ -77,26 +77,12 @@ def capture_gates(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return read
 
-    handles = [gate.psi[-1].register_forward_hook(reader(key)) for key, gate, _ in gate_names(network)]
+    handles = [gate.coefficients.register_forward_hook(reader(gate.name)) for gate in network.gates()]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
-
-
-def gate_names(network: nn.Module) -> list[tuple[str, AttentionGate, int]]:
-    """(name, gate, level) of each gate, finest level first.
-
-    The name is ``x{level}`` for U-Net and ``x{level}_{column}.skip{index}`` for U-Net++.
-    """
-    gates = []
-    for path, module in network.named_modules():
-        if isinstance(module, AttentionGate):
-            _, place, _, index = path.split(".")
-            level = int(place.split("_")[0])
-            gates.append((f"x{place}.skip{index}" if "_" in place else f"x{place}", module, level))
-    return sorted(gates, key=lambda gate: (gate[2], gate[0]))
 
 
 def probabilities(
@@ -173,9 +159,9 @@ class Predictor:
             threshold=card.threshold,
             keep=card.keep,
             attention=tuple(
-                AttentionMap(key, level, np.concatenate(gates[key]), letterbox)
-                for key, _, level in gate_names(self.network)
-                if key in gates
+                AttentionMap(gate.name, gate.level, np.concatenate(gates[gate.name]), letterbox)
+                for gate in self.network.gates()
+                if gate.name in gates
             ),
             seconds=time.perf_counter() - started,
             weights_sha256=card.sha256,

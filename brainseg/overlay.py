@@ -24,26 +24,6 @@ TRUE_POSITIVE = "#009E73"
 FALSE_POSITIVE = "#D55E00"
 FALSE_NEGATIVE = "#56B4E9"
 
-# Okabe and Ito's eight colours leave three once black, the reference and TP/FP/FN are taken, and the third,
-# reddish purple, turns into mid-grey for deuteranopes: invisible on a brain. So the ungated pair keeps orange
-# and yellow, and the gated pair is violet and mint, found by maximising the smallest CIEDE2000 difference to
-# each other, to the reserved colours and to greys under normal vision and three kinds of colour blindness.
-MODEL_COLOURS = {
-    "unet": PREDICTION,
-    "attention_unet": "#AA66FF",
-    "unetpp": "#F0E442",
-    "attention_unetpp": "#BBFFBB",
-}
-"""Hue of each architecture."""
-
-MODEL_DASHES: dict[str, tuple[int, ...]] = {
-    "unet": (),
-    "attention_unet": (8, 4),
-    "unetpp": (2, 3),
-    "attention_unetpp": (8, 3, 2, 3),
-}
-"""Line style of each architecture: lengths of dash and gap in pixels, empty for a solid line."""
-
 _COLOURMAPS: dict[Palette, str] = {"viridis": "COLORMAP_VIRIDIS", "magma": "COLORMAP_MAGMA"}
 
 

@@ -268,7 +268,7 @@ def page() -> str:
     template = jinja2.Template(
         TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    return template.render(
+    text: str = template.render(
         protocol=first.metrics["protocol"],
         validation=len(first.validation_patients),
         training=len(first.training_patients),
@@ -284,12 +284,13 @@ def page() -> str:
         ablations=ablations(),
         speed=speed(),
     )
+    return text
 
 
 if __name__ == "__main__":
-    text = page()
+    written = page()
     if "--check" in sys.argv[1:]:
-        if OUT.read_text(encoding="utf-8") != text:
+        if OUT.read_text(encoding="utf-8") != written:
             raise SystemExit("docs/RESULTS.md is not what docs/results.py writes; run it again")
     else:
-        OUT.write_text(text, encoding="utf-8")
+        OUT.write_text(written, encoding="utf-8")

@@ -48,8 +48,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         spec = ModelSpec(name, width=4)
         network = build(spec)
         with torch.no_grad():
-            network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
-            network.head.bias.zero_()
+            head = network.get_submodule("head")
+            head.get_parameter("weight")[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
+            head.get_parameter("bias").zero_()
         card = WeightsCard(
             name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",), ("CASE_B", "CASE_C")
         )

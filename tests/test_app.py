@@ -17,6 +17,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from brainseg import checkpoint
+from brainseg.checkpoint import hub
 from brainseg.models import ARCHITECTURES
 from brainseg.types import (
     RESEARCH_USE,
@@ -29,7 +30,6 @@ from brainseg.types import (
     WeightsError,
 )
 from brainseg.ui import networks as module
-from brainseg.ui import session as session_module
 from brainseg.ui.job import UNEXPECTED
 from brainseg.ui.session import File, Patient, Session
 from brainseg.ui.state import TYPED_SPACING
@@ -535,7 +535,7 @@ def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
 
     upload(page, patient())
     run_models(page)
-    monkeypatch.setattr(session_module.report, "report", fail)
+    monkeypatch.setattr("brainseg.report.report", fail)
     with caplog.at_level(logging.DEBUG):
         given = ask(page, "csv", monkeypatch)
     assert given[-1] == (None, given[0][1] + 1)
@@ -571,7 +571,7 @@ def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
         (tmp_path / name).mkdir()
         checkpoint.write_card(tmp_path / name, card)
     (tmp_path / "unet" / checkpoint.CONFIG).write_text("{", encoding="utf-8")
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path)
     monkeypatch.setattr(module, "installed", INSTALLED)
     at = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
     assert not at.error

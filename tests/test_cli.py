@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,13 +47,16 @@ def models_of(folders: dict[str, Path]) -> list[object]:
     return [part for folder in folders.values() for part in ("--model", folder)]
 
 
-def test_predict_json_holds_the_figures_of_the_python_interface(run: Run, folders, dataset) -> None:
+def test_predict_json_holds_the_figures_of_the_python_interface(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("predict", dataset / "CASE_A", *models_of(folders), "--json")
     assert (code, err) == (0, "")
     figures = json.loads(out)
     assert figures["research_use"] == RESEARCH_USE
     assert list(figures["models"]) == list(ARCHITECTURES)
     study = brainseg.read_study(dataset / "CASE_A")
+    assert study.reference is not None
     for name, folder in folders.items():
         prediction = Predictor(load(folder)).predict(study)
         mask = segment(prediction.probability, 0.5, "all")
@@ -66,7 +70,9 @@ def test_predict_json_holds_the_figures_of_the_python_interface(run: Run, folder
         assert row["seen_in_training"] is True
 
 
-def test_folder_zip_and_files_give_the_same_figures(run: Run, folders, dataset, tmp_path) -> None:
+def test_folder_zip_and_files_give_the_same_figures(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     files = sorted((dataset / "CASE_B").iterdir())
     with zipfile.ZipFile(tmp_path / "patient.zip", "w") as archive:
         for file in files:
@@ -80,7 +86,9 @@ def test_folder_zip_and_files_give_the_same_figures(run: Run, folders, dataset, 
     assert results[0] == results[1] == results[2]
 
 
-def test_predict_prints_a_table_areas_and_the_notice(run: Run, folders, dataset) -> None:
+def test_predict_prints_a_table_areas_and_the_notice(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("predict", dataset / "CASE_B", "--model", folders["unet"])
     assert code == 0
     assert "spacing unknown" in out
@@ -89,7 +97,7 @@ def test_predict_prints_a_table_areas_and_the_notice(run: Run, folders, dataset)
     assert " ml " not in out
 
 
-def test_spacing_turns_voxels_into_millilitres(run: Run, folders, dataset) -> None:
+def test_spacing_turns_voxels_into_millilitres(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     arguments = ["predict", dataset / "CASE_B", "--model", folders["unet"], "--json"]
     _, out, _ = run(*arguments, "--spacing", "5,0.5,0.5")
     row = json.loads(out)["models"]["unet"]
@@ -97,7 +105,9 @@ def test_spacing_turns_voxels_into_millilitres(run: Run, folders, dataset) -> No
     assert row["hd95_unit"] == "mm"
 
 
-def test_out_holds_masks_overlays_json_and_csv(run: Run, folders, dataset, tmp_path) -> None:
+def test_out_holds_masks_overlays_json_and_csv(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "made" / "here"
     code, _, _ = run("predict", dataset / "CASE_B", "--model", folders["unet"], "--out", out)
     assert code == 0
@@ -109,7 +119,9 @@ def test_out_holds_masks_overlays_json_and_csv(run: Run, folders, dataset, tmp_p
         assert len(list(csv.DictReader(file))) == 4
 
 
-def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(run: Run, folders, dataset) -> None:
+def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     code, out, err = run("evaluate", dataset, *models_of(folders), "--ensemble", "--json")
     assert (code, err) == (0, "")
     rows = json.loads(out)["models"]
@@ -126,7 +138,7 @@ def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(run: Ru
         assert patients["CASE_B"]["seen_in_training"] is False, name
 
 
-def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
+def test_evaluate_and_predict_agree(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["attention_unet"], "--json")
     dice = json.loads(out)["models"]["attention_unet"]["patients"]["CASE_B"]["dice"]
     _, out, _ = run("predict", dataset / "CASE_B", "--model", folders["attention_unet"], "--json")
@@ -134,7 +146,7 @@ def test_evaluate_and_predict_agree(run: Run, folders, dataset) -> None:
 
 
 def test_validation_takes_the_patients_of_the_card_and_the_table_tells_training_ones(
-    run: Run, folders, dataset
+    run: Run, folders: dict[str, Path], dataset: Path
 ) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--validation", "--json")
     assert list(json.loads(out)["models"]["unet"]["patients"]) == ["CASE_B", "CASE_C"]
@@ -142,14 +154,18 @@ def test_validation_takes_the_patients_of_the_card_and_the_table_tells_training_
     assert "1 of these patients were seen in training" in " ".join(out.split())
 
 
-def test_validation_patients_that_are_missing_are_an_error(run: Run, folders, dataset, tmp_path) -> None:
+def test_validation_patients_that_are_missing_are_an_error(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
     code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--validation")
     assert code == 2
     assert "CASE_C" in err
 
 
-def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(run: Run, folders, dataset, tmp_path) -> None:
+def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "part" / "CASE_B")
     (tmp_path / "part" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
     code, _, err = run("evaluate", tmp_path / "part", "--model", folders["unet"])
@@ -157,13 +173,15 @@ def test_a_slice_without_a_mask_is_not_scored_as_free_of_tumour(run: Run, folder
     assert "has no mask for 1 slice" in err
 
 
-def test_a_renamed_folder_does_not_hide_a_training_patient(run: Run, folders, dataset, tmp_path) -> None:
+def test_a_renamed_folder_does_not_hide_a_training_patient(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(dataset / "CASE_A", tmp_path / "part" / "somebody")
     _, out, _ = run("evaluate", tmp_path / "part", "--model", folders["unet"], "--json")
     assert json.loads(out)["models"]["unet"]["patients"]["somebody"]["seen_in_training"] is True
 
 
-def test_what_is_not_computable_says_why(run: Run, folders, dataset) -> None:
+def test_what_is_not_computable_says_why(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
     row = json.loads(out)["models"]["unet"]["patients"]["CASE_C"]
     assert row["sensitivity"] is None
@@ -172,7 +190,9 @@ def test_what_is_not_computable_says_why(run: Run, folders, dataset) -> None:
     assert "not computable: the reference is empty" in out
 
 
-def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_path) -> None:
+def test_write_card_states_what_evaluate_prints(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     model = load(folders["unet"])
     save(tmp_path / "unet", model.network, replace(model.card, init="other@" + "ab" * 32))
     arguments = ["evaluate", dataset, "--model", tmp_path / "unet", "--write-card", "--json"]
@@ -187,7 +207,7 @@ def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_
     text = (tmp_path / "unet" / "README.md").read_text()
     assert f"| {row['dice_mean']:.3f} | {row['dice_median']:.3f} |" in text
     assert "starting from the weights other (sha256 abababababab)" in text
-    stated = ModelCard(text).data
+    stated: Any = ModelCard(text).data
     assert (stated.license, stated.model_name) == ("cc-by-nc-sa-4.0", "unet")
     assert [one.metric_value for one in stated.eval_results] == [
         round(row[key], 3) for key in ("dice_mean", "dice_median")
@@ -203,7 +223,7 @@ def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_
 
 
 def test_missing_sequences_are_scored_as_for_a_patient_without_them(
-    run: Run, folders, dataset, tmp_path
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(dataset / "CASE_B", tmp_path / "whole" / "CASE_B")
     shutil.copytree(dataset / "CASE_B", tmp_path / "flair" / "CASE_B")
@@ -223,7 +243,9 @@ def test_missing_sequences_are_scored_as_for_a_patient_without_them(
     assert "T1 after contrast" in out
 
 
-def test_healthy_slices_are_those_without_tumour_in_the_reference(run: Run, folders, dataset) -> None:
+def test_healthy_slices_are_those_without_tumour_in_the_reference(
+    run: Run, folders: dict[str, Path], dataset: Path
+) -> None:
     _, out, _ = run("evaluate", dataset, "--model", folders["unet"], "--json")
     found = json.loads(out)["models"]["unet"]["healthy_slices"]
     slices, false = 0, []
@@ -238,7 +260,7 @@ def test_healthy_slices_are_those_without_tumour_in_the_reference(run: Run, fold
     assert found["median_false_pixels"] == (np.median(false) if false else 0)
 
 
-def test_data_check_counts_and_fails_on_errors(run: Run, dataset, tmp_path) -> None:
+def test_data_check_counts_and_fails_on_errors(run: Run, dataset: Path, tmp_path: Path) -> None:
     code, out, _ = run("data", "check", dataset)
     assert code == 0
     assert "3 patients, 9 slices, 6 with tumour" in out
@@ -285,7 +307,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "what", ["empty folder", "missing", "text as tif", "zero bytes", "not a zip", "truncated"]
 )
-def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what: str) -> None:
+def test_bad_input_is_one_sentence_and_exit_2(
+    run: Run, folders: dict[str, Path], tmp_path: Path, what: str
+) -> None:
     path = bad_inputs(tmp_path)[what]
     code, out, err = run("predict", path, "--model", folders["unet"])
     assert (code, out) == (2, "")
@@ -313,7 +337,9 @@ def test_bad_input_is_one_sentence_and_exit_2(run: Run, folders, tmp_path, what:
         (["nonsense"], "nonsense"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_2(run: Run, folders, dataset, arguments, part: str) -> None:
+def test_mistakes_are_one_sentence_and_exit_2(
+    run: Run, folders: dict[str, Path], dataset: Path, arguments: list[str], part: str
+) -> None:
     places = {"A": dataset / "CASE_A", "D": dataset, "W": folders["unet"]}
     code, _, err = run(*(argument.format(**places) for argument in arguments))
     assert code == 2
@@ -322,7 +348,7 @@ def test_mistakes_are_one_sentence_and_exit_2(run: Run, folders, dataset, argume
     assert part in err
 
 
-def test_damaged_weights_are_named(run: Run, folders, dataset, tmp_path) -> None:
+def test_damaged_weights_are_named(run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
     model = load(folders["unet"])
     save(tmp_path / "w", model.network, model.card)
     tensors = tmp_path / "w" / "model.safetensors"
@@ -332,13 +358,15 @@ def test_damaged_weights_are_named(run: Run, folders, dataset, tmp_path) -> None
     assert "model.safetensors" in err
 
 
-def test_several_patients_need_a_choice(run: Run, folders, dataset) -> None:
+def test_several_patients_need_a_choice(run: Run, folders: dict[str, Path], dataset: Path) -> None:
     code, out, _ = run("predict", dataset, "--case", "CASE_C", "--model", folders["unet"], "--json")
     assert code == 0
     assert json.loads(out)["case_id"] == "CASE_C"
 
 
-def test_out_never_mixes_two_runs_and_is_checked_first(run: Run, folders, dataset, tmp_path) -> None:
+def test_out_never_mixes_two_runs_and_is_checked_first(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "earlier.json").touch()
     (tmp_path / "file").touch()
@@ -356,7 +384,7 @@ def test_out_never_mixes_two_runs_and_is_checked_first(run: Run, folders, datase
 
 
 def test_a_full_disk_leaves_nothing_half_written(
-    run: Run, folders, dataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
@@ -370,7 +398,9 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert list((tmp_path / "made").iterdir()) == []
 
 
-def test_names_of_users_are_no_markup(run: Run, folders, dataset, tmp_path) -> None:
+def test_names_of_users_are_no_markup(
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
     name = "[bold]x [link=y"
     shutil.copytree(dataset / "CASE_B", tmp_path / "set" / name)
     for file in (tmp_path / "set" / name).iterdir():

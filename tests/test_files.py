@@ -21,6 +21,6 @@ def test_a_failure_leaves_the_one_before_and_nothing_else(tmp_path: Path) -> Non
     path = tmp_path / "card.json"
     path.write_bytes(b"one")
     with pytest.raises(TypeError), atomic_write(path) as file:
-        file.write("text is not bytes")  # type: ignore[arg-type]
+        file.write("text is not bytes")  # type: ignore[call-overload]
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]

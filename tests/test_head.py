@@ -28,7 +28,7 @@ def ball(
     dark = ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 0.05
     image = np.where(ring <= 1, 110, 3) + rng.normal(0, 4, ring.shape)
     image[dark] = 12
-    return np.clip(np.repeat(image[..., None], 3, axis=-1), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.repeat(image[..., None], 3, axis=-1), 0, 255), np.uint8)
 
 
 def test_a_head_is_found_to_within_a_few_pixels() -> None:

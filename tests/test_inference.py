@@ -22,9 +22,9 @@ from brainseg.inference import (
     autocast,
     capture_gates,
     choose_device,
-    gate_names,
 )
 from brainseg.models import ARCHITECTURES, build
+from brainseg.models.blocks import AttentionGate
 from brainseg.preprocess import Preprocess, invert
 from brainseg.types import (
     Cancelled,
@@ -63,11 +63,13 @@ def make_model(architecture: str = "unet", *, size: int = 32, **card: Any) -> Lo
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = 0.2 * torch.randn(module.num_features)
             nn.init.normal_(module.bias, 0.2, 0.2)
-    for _, gate, _ in gate_names(network):
-        nn.init.normal_(gate.psi[0].weight, std=1.0)  # type: ignore[arg-type]
-        nn.init.zeros_(gate.psi[0].bias)  # type: ignore[arg-type]
-    nn.init.normal_(network.head.weight, std=0.7)
-    nn.init.zeros_(network.head.bias)  # type: ignore[arg-type]
+    for module in network.modules():
+        if isinstance(module, AttentionGate):
+            nn.init.normal_(module.psi[0].weight, std=1.0)  # type: ignore[arg-type]
+            nn.init.zeros_(module.psi[0].bias)  # type: ignore[arg-type]
+    head = network.get_submodule("head")
+    nn.init.normal_(head.get_parameter("weight"), std=0.7)
+    nn.init.zeros_(head.get_parameter("bias"))
     fields: dict[str, Any] = {
         "preprocess": {"size": size, "low": 1.0, "high": 99.0},
         "threshold": 0.4,
@@ -189,7 +191,7 @@ def test_tta_is_the_mean_of_two_passes(architecture: str) -> None:
     batch, letterbox = model.preprocess.apply(study)
     straight = by_hand(model, batch)
     mirrored = by_hand(model, np.flip(batch, 3).copy())
-    expected = invert((straight + np.flip(mirrored, 2)) / 2, letterbox)
+    expected = invert(np.asarray((straight + np.flip(mirrored, 2)) / 2, np.float32), letterbox)
     one = Predictor(model, "cpu")
     prediction = one.predict(study, tta=True)
     assert prediction.tta is True

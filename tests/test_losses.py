@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,10 +177,11 @@ def test_tversky_at_one_half_is_dice_up_to_the_smoothing() -> None:
 def test_alpha_weighs_false_positives_and_beta_false_negatives() -> None:
     target = target_of(1, 1, 0, 0)
     too_much, too_little = logits_of(0.99, 0.99, 0.9, 0.01), logits_of(0.99, 0.1, 0.01, 0.01)
-    for logits, heavy, light in (
+    cases: tuple[tuple[Tensor, dict[str, Any], dict[str, Any]], ...] = (
         (too_much, {"alpha": 0.8, "beta": 0.2}, {"alpha": 0.2, "beta": 0.8}),
         (too_little, {"alpha": 0.2, "beta": 0.8}, {"alpha": 0.8, "beta": 0.2}),
-    ):
+    )
+    for logits, heavy, light in cases:
         assert tversky(logits, target, **heavy) > tversky(logits, target, **light) + 0.05
         assert combined(logits, target, **heavy) > combined(logits, target, **light) + 0.025
 
@@ -258,7 +260,7 @@ def test_make_loss_hands_each_loss_the_settings_it_takes() -> None:
 
 
 @pytest.mark.parametrize("loss", [dice, tversky, combined])
-def test_over_a_batch_the_samples_are_one(loss: Loss) -> None:
+def test_over_a_batch_the_samples_are_one(loss: Callable[..., Tensor]) -> None:
     """A batch is then what one sample with all its pixels would be."""
     logits, target = random_batch(8)
     whole, truth = logits.reshape(1, 1, -1, logits.shape[-1]), target.reshape(1, 1, -1, target.shape[-1])

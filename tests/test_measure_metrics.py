@@ -40,7 +40,7 @@ def blobs(seed: int, shape: tuple[int, ...], level: float = 0.3) -> BoolArray:
     """Smooth random blobs, touching the borders now and then."""
     noise = np.random.default_rng(seed).standard_normal(shape)
     smooth = ndimage.gaussian_filter(noise, 1.5)
-    return smooth > level * smooth.std()
+    return np.asarray(smooth > level * smooth.std())
 
 
 def monai(function: object, mask: BoolArray, reference: BoolArray, **options: object) -> float:

@@ -118,7 +118,8 @@ def test_same_keys_for_every_study() -> None:
     bare = read(replace(STUDY, reference=None))
     assert [f.key for f in bare.figures] == [f.key for f in read().figures]
     assert by_key(bare.figures)["dice"].value == NO_REFERENCE
-    assert bare.metrics is bare.worst is None
+    assert bare.metrics is None
+    assert bare.worst is None
 
 
 def test_text_of_a_figure() -> None:

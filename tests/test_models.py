@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
+from brainseg.models import ARCHITECTURES, build
+from brainseg.models.base import Network
 from brainseg.models.blocks import GROUPS, AttentionGate, ConvBlock, GroupNorm
+from brainseg.models.unet import UNet
+from brainseg.models.unetpp import UNetPP
 from brainseg.types import ModelSpec, WeightsError
 
 NAMES = ("unet", "attention_unet", "unetpp", "attention_unetpp")
@@ -29,12 +32,12 @@ State = dict[str, Tensor]
 
 def make(
     name: str, norm: str = "batch", seed: int = 0, width: int = WIDTH, gate_norm: bool = False
-) -> UNet | UNetPP:
+) -> Network:
     torch.manual_seed(seed)
     return build(ModelSpec(name, width, norm, gate_norm=gate_norm))  # type: ignore[arg-type]
 
 
-def lively(network: UNet | UNetPP, seed: int = 1) -> UNet | UNetPP:
+def lively(network: Network, seed: int = 1) -> Network:
     """Every tensor away from its initial value, so that no term of the forward pass can hide."""
     generator = torch.Generator().manual_seed(seed)
     state = network.state_dict()
@@ -158,8 +161,7 @@ def test_wiring_equals_the_reference(name: str, norm: str, gate_norm: bool) -> N
     logits = network(x)
     torch.testing.assert_close(logits, expected[-1])
     assert expected[-1].std() > 0.1  # a comparison of constants would prove nothing
-    if isinstance(network, UNetPP):
-        torch.testing.assert_close(network.deep_logits(x), expected)
+    torch.testing.assert_close(network.deep_logits(x), expected)
     gradients = torch.autograd.grad((logits * slope).sum(), list(network.parameters()))
     wanted = torch.autograd.grad((expected[-1] * slope).sum(), list(leaves.values()))
     for key, gradient, reference in zip(leaves, gradients, wanted, strict=True):
@@ -181,7 +183,7 @@ def gate(skip: int, below: int) -> int:
 
 
 def counted(name: str, width: int) -> int:
-    c = [width * 2**level for level in range(5)]
+    c: list[int] = [width * 2**level for level in range(5)]
     total = convolutions(3, c[0]) + sum(convolutions(c[k], c[k + 1]) for k in range(4)) + c[0] + 1
     nested = "pp" in name
     nodes = [(i, j) for j in range(1, 5) for i in range(5 - j)] if nested else [(i, 1) for i in range(4)]
@@ -228,7 +230,7 @@ def test_the_four_architectures_in_order() -> None:
         network = make(name, width=4)
         gates = [module for module in network.modules() if isinstance(module, AttentionGate)]
         assert len(gates) == GATES[name]
-        assert architecture.gated == bool(gates)
+        assert architecture.gated == bool(gates) == bool(network.gates())
         assert isinstance(network, UNetPP if "++" in architecture.title else UNet)
 
 
@@ -402,6 +404,31 @@ def test_a_hook_reads_each_gate_in_0_to_1(name: str) -> None:
     assert widths == per_level.get(name, [])
 
 
+GATE_NAMES = {
+    "attention_unet": ["x0", "x1", "x2", "x3"],
+    "attention_unetpp": [
+        *("x0_1.skip0", "x0_2.skip0", "x0_2.skip1", "x0_3.skip0", "x0_3.skip1", "x0_3.skip2"),
+        *("x0_4.skip0", "x0_4.skip1", "x0_4.skip2", "x0_4.skip3"),
+        *("x1_1.skip0", "x1_2.skip0", "x1_2.skip1", "x1_3.skip0", "x1_3.skip1", "x1_3.skip2"),
+        *("x2_1.skip0", "x2_2.skip0", "x2_2.skip1", "x3_1.skip0"),
+    ],
+}
+
+
+@every_network
+def test_gates_are_named_finest_first_and_each_stands_at_its_level(name: str) -> None:
+    network = make(name, width=4).eval()
+    assert [gate.name for gate in network.gates()] == GATE_NAMES.get(name, [])
+    widths: dict[str, int] = {}
+    for gate in network.gates():
+        gate.coefficients.register_forward_hook(
+            lambda _m, _i, out, key=gate.name: widths.update({key: out.shape[-1]})
+        )
+    network(images(1, 3, 32, 32))
+    # A gate works on the grid of its gating signal, half as fine as the skip it gates.
+    assert widths == {gate.name: 32 // 2 ** (gate.level + 1) for gate in network.gates()}
+
+
 @pytest.mark.parametrize("name", TWINS)
 @every_norm
 def test_open_gates_make_the_ungated_twin(name: str, norm: str) -> None:
@@ -435,7 +462,6 @@ def test_normed_gates_start_around_a_half_and_use_their_range(name: str) -> None
 @every_norm
 def test_deep_logits_end_with_forward(name: str, norm: str) -> None:
     network = lively(make(name, norm)).eval()
-    assert isinstance(network, UNetPP)
     x = images(2, 3, 32, 48)
     with torch.no_grad():
         columns = network.deep_logits(x)
@@ -455,9 +481,8 @@ def test_another_shape_is_refused(name: str, shape: tuple[int, ...]) -> None:
     network = make(name, width=4).eval()
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\) with H and W divisible by 16, not \("):
         network(torch.zeros(shape))
-    if isinstance(network, UNetPP):
-        with pytest.raises(ValueError, match="divisible by 16"):
-            network.deep_logits(torch.zeros(shape))
+    with pytest.raises(ValueError, match="divisible by 16"):
+        network.deep_logits(torch.zeros(shape))
 
 
 @every_network

@@ -32,7 +32,7 @@ def noise(*shape: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 def disc(height: int, width: int, row: float, column: float, radius: float) -> npt.NDArray[np.bool_]:
     y, x = np.mgrid[:height, :width]
-    return (y - row) ** 2 + (x - column) ** 2 <= radius**2
+    return np.asarray((y - row) ** 2 + (x - column) ** 2 <= radius**2)
 
 
 def onto(plane: FloatArray, preprocess: Preprocess) -> tuple[FloatArray, Letterbox]:

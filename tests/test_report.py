@@ -15,7 +15,8 @@ from PIL import Image
 
 from brainseg import __version__
 from brainseg.measure import FIGURES, Reading, compare, compare_slices, measure
-from brainseg.overlay import MODEL_COLOURS, REFERENCE, display_range, rgb, window
+from brainseg.models import ARCHITECTURES
+from brainseg.overlay import REFERENCE, display_range, rgb, window
 from brainseg.postprocess import Finding, find
 from brainseg.report import masks_zip, overlays_zip, pictures, report, safe_name, to_csv, to_json
 from brainseg.types import RESEARCH_USE, Prediction, Source, SourceFile, Study
@@ -40,11 +41,11 @@ def finding(model: str = "unet", case_id: str = "CASE_01", shift: int = 0, **fie
     probability[1:4, 8 + shift : 20 + shift, 10:25] = 0.6
     probability[0, 0, 0] = 0.45
     settings = {"threshold": 0.4, "keep": "largest", "seconds": 1.5, "weights_sha256": "cd" * 32, **fields}
-    architecture = model if model in MODEL_COLOURS else "unet"
+    architecture = model if model in ARCHITECTURES else "unet"
     return find(Prediction(model, architecture, case_id, probability, **settings), threshold=0.5)
 
 
-FOUR = [finding(name, shift=i) for i, name in enumerate(MODEL_COLOURS)]
+FOUR = [finding(name, shift=i) for i, name in enumerate(ARCHITECTURES)]
 
 
 def read(s: Study, findings: Sequence[Finding]) -> list[Reading]:
@@ -71,7 +72,7 @@ def test_report_agrees_with_compare() -> None:
     s = study(spacing_mm=(5.0, 0.5, 0.5))
     assert s.reference is not None
     found = json.loads(to_json(report(s, read(s, FOUR))))
-    assert list(found["models"]) == list(MODEL_COLOURS)
+    assert list(found["models"]) == list(ARCHITECTURES)
     for f in FOUR:
         model = found["models"][f.prediction.model]
         whole = compare(f.mask, s.reference, s.spacing_mm)
@@ -213,7 +214,7 @@ def test_masks_of_several_models_lie_in_folders() -> None:
     files = opened(masks_zip(study(), FOUR, "png"))
     assert set(files) == {
         "README.txt",
-        *(f"{m}/CASE_01_{n}_mask.png" for m in MODEL_COLOURS for n in NUMBERS),
+        *(f"{m}/CASE_01_{n}_mask.png" for m in ARCHITECTURES for n in NUMBERS),
     }
     for f in FOUR:
         image = picture(files[f"{f.prediction.model}/CASE_01_5_mask.png"])
@@ -248,7 +249,7 @@ def assert_png_text(image: Image.Image, models: Sequence[str]) -> None:
 def test_readme_in_every_zip(archive: bytes) -> None:
     text = opened(archive)["README.txt"].decode()
     assert text.startswith(RESEARCH_USE)
-    assert_provenance(json.loads(text[text.index("{") :]), list(MODEL_COLOURS))
+    assert_provenance(json.loads(text[text.index("{") :]), list(ARCHITECTURES))
 
 
 def overlay(s: Study, findings: Sequence[Finding], number: int) -> Image.Image:
@@ -258,24 +259,24 @@ def overlay(s: Study, findings: Sequence[Finding], number: int) -> Image.Image:
 def test_overlay_shows_models_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "OPACITY", 1.0)
     image = overlay(study(), FOUR, 4)
-    assert_png_text(image, list(MODEL_COLOURS))
+    assert_png_text(image, list(ARCHITECTURES))
     zoom = 256 // 40
     width = 40 * zoom
     assert image.width == 4 * width
     pixels = np.asarray(image)[16 : 16 + 32 * zoom]
-    for i, (name, colour) in enumerate(MODEL_COLOURS.items()):
+    for i, (name, row) in enumerate(ARCHITECTURES.items()):
         panel = pixels[:, i * width : (i + 1) * width][::zoom, ::zoom]
-        assert panel[14, 15].tolist() == list(rgb(colour)), name
+        assert panel[14, 15].tolist() == list(rgb(row.colour)), name
         assert panel[8, 12].tolist() == list(rgb(REFERENCE)), "the reference is outlined"
 
 
 def test_overlay_without_reference_lets_the_image_through() -> None:
     s = study(reference=False)
     panel = np.asarray(overlay(s, [finding()], 4))[16::6, ::6][:32, :40]
-    assert panel[8, 12].tolist() == list(rgb(MODEL_COLOURS["unet"]))
+    assert panel[8, 12].tolist() == list(rgb(ARCHITECTURES["unet"].colour))
     low, high = display_range(s.slices[..., 1])
     grey = window(s.slices[1, ..., 1], low, high)
-    colour = np.array(rgb(MODEL_COLOURS["unet"]))
+    colour = np.array(rgb(ARCHITECTURES["unet"].colour))
     inside = np.rint(0.6 * grey[10:18, 12:23, None] + 0.4 * colour)
     assert np.abs(panel[10:18, 12:23] - inside).max() <= 1
     assert np.array_equal(panel[22:30, :10], np.repeat(grey[22:30, :10, None], 3, axis=-1))
@@ -287,7 +288,7 @@ def test_a_very_large_picture_is_reduced(monkeypatch: pytest.MonkeyPatch) -> Non
     image = overlay(study(), FOUR, 4)
     assert image.size == (4 * 120, 96 + 5 * 16)
     colour = image.getpixel((15 * 3 + 1, 16 + 14 * 3 + 1))
-    assert colour == rgb(MODEL_COLOURS["unet"])
+    assert colour == rgb(ARCHITECTURES["unet"].colour)
 
 
 def test_overlays_zip_holds_every_slice() -> None:

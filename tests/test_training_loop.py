@@ -571,7 +571,7 @@ def test_the_moving_average_looks_back_no_further_than_there_are_steps() -> None
     for value in values:
         torch.nn.init.constant_(network.weight, float(value))
         averaged.update_parameters(network)
-    assert averaged.module.weight.item() == pytest.approx(float(expected), rel=1e-5)
+    assert averaged.module.get_parameter("weight").item() == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["unetpp", "attention_unetpp"])

@@ -170,7 +170,7 @@ def test_failing_to_open_leaves_one_sentence_and_what_is_on_screen(
     assert session.troubles[0] != UNEXPECTED
     assert session.view() == before
     session.show(1)
-    assert session.troubles == ()
+    assert not session.troubles
 
 
 def test_a_loader_that_breaks_is_a_neutral_sentence(session: Session) -> None:

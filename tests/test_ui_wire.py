@@ -68,7 +68,7 @@ def test_8_bit_channels_are_sent_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
-def test_other_channels_keep_intensities_to_half_a_step(dtype: type) -> None:
+def test_other_channels_keep_intensities_to_half_a_step(dtype: type[np.generic]) -> None:
     channel: npt.NDArray[Any] = RNG.normal(1000, 100, (3, 20, 20)).astype(dtype)
     result = grey(channel)
     back = result.levels * result.scale + result.offset

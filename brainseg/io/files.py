@@ -52,7 +52,7 @@ class _OnDisk(NamedBytes):
             ) from None
 
 
-def collect(source: Path | Sequence[Path]) -> list[NamedBytes]:
+def collect(source: str | Path | Sequence[str | Path]) -> list[NamedBytes]:
     """Every file of a folder (recursively), a zip, or a list of files, folders and zips on disk.
 
     Names are relative to the parent of what was given, so a folder's own name is the first part of its

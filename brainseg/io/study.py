@@ -48,7 +48,10 @@ class _Plane:
 
 
 def read_study(
-    source: Path | Sequence[Path], *, case_id: str | None = None, spacing_mm: Spacing | None = None
+    source: str | Path | Sequence[str | Path],
+    *,
+    case_id: str | None = None,
+    spacing_mm: Spacing | None = None,
 ) -> Study:
     """Read one patient from a folder, a zip or files on disk; see `read_case`.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from brainseg.models.blocks import DEPTH, Encoder, Node, NormKind, check_input, initialise
+from brainseg.models.base import Gate, Network
+from brainseg.models.blocks import DEPTH, AttentionGate, Encoder, Node, NormKind, check_input, initialise
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net (Ronneberger 2015, arXiv:1505.04597); with `gated`, Attention U-Net (Oktay 2018,
     arXiv:1804.03999).
 
@@ -46,3 +49,11 @@ class UNet(nn.Module):
             below = self.decoder[level]([skips[level]], below)
         logits: Tensor = self.head(below)
         return logits
+
+    def gates(self) -> tuple[Gate, ...]:
+        """One gate a level, named ``x{level}``."""
+        return tuple(
+            Gate(f"x{level}", level, cast(AttentionGate, gate).psi[-1])
+            for level, node in enumerate(self.decoder)
+            for gate in cast(Node, node).gates
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from brainseg.models.blocks import DEPTH, Encoder, Node, NormKind, check_input, initialise
+from brainseg.models.base import Gate, Network
+from brainseg.models.blocks import DEPTH, AttentionGate, Encoder, Node, NormKind, check_input, initialise
 
 
-class UNetPP(nn.Module):
+class UNetPP(Network):
     """U-Net++ (Zhou 2018/2020, arXiv:1807.10165, arXiv:1912.05074); with `gated`, Attention U-Net++ (Li 2020,
     doi 10.1109/ICIP40778.2020.9190761).
 
@@ -63,3 +66,12 @@ class UNetPP(nn.Module):
         The last is what `forward` returns.
         """
         return [self.head(column) for column in self._finest(x)]
+
+    def gates(self) -> tuple[Gate, ...]:
+        """One gate a skip of each node, named ``x{level}_{column}.skip{index}``."""
+        return tuple(
+            Gate(f"x{i}_{j}.skip{index}", i, cast(AttentionGate, gate).psi[-1])
+            for i in range(DEPTH)
+            for j in range(1, DEPTH - i + 1)
+            for index, gate in enumerate(cast(Node, self.nodes[f"{i}_{j}"]).gates)
+        )

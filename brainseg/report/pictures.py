@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from brainseg import __version__
+from brainseg.models import ARCHITECTURES
 from brainseg.overlay import (
-    MODEL_COLOURS,
     PREDICTION,
     REFERENCE,
     RgbArray,
@@ -91,7 +91,8 @@ def _panel(study: Study, finding: Finding, index: int, base: RgbArray) -> RgbArr
 
 
 def _colour(finding: Finding) -> str:
-    return MODEL_COLOURS.get(finding.prediction.architecture, PREDICTION)
+    row = ARCHITECTURES.get(finding.prediction.architecture)
+    return row.colour if row else PREDICTION
 
 
 def _plain(text: str) -> str:

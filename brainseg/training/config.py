@@ -308,7 +308,7 @@ def _shown(value: Any) -> str:
 
 def _check(recipe: Recipe, where: str) -> None:
     model, data = recipe.model, recipe.data
-    nested = [name for name in ARCHITECTURES if name.endswith("unetpp")]
+    nested = [name for name, row in ARCHITECTURES.items() if row.nested]
     rules = [
         (
             bool(recipe.name) and Path(recipe.name).name == recipe.name,

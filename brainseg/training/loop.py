@@ -29,7 +29,8 @@ from brainseg.files import atomic_write
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
 from brainseg.measure import dice
-from brainseg.models import UNet, UNetPP, build
+from brainseg.models import build
+from brainseg.models.base import Network
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
 from brainseg.training.config import Recipe, RecipeError
@@ -54,14 +55,13 @@ Schedule = LambdaLR | ReduceLROnPlateau
 class Heads(nn.Module):
     """The network as training sees it: a list of logits, one for each column under deep supervision."""
 
-    def __init__(self, network: UNet | UNetPP, deep: bool) -> None:
+    def __init__(self, network: Network, deep: bool) -> None:
         super().__init__()
         self.network = network
         self.deep = deep
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self.deep:
-            assert isinstance(self.network, UNetPP)
             return self.network.deep_logits(x)
         return [self.network(x)]
 
@@ -81,7 +81,7 @@ class Position:
 class Run:
     """What changes while a recipe runs: all of it is in a checkpoint."""
 
-    network: UNet | UNetPP
+    network: Network
     averaged: AveragedModel
     optimiser: torch.optim.Optimizer
     schedule: Schedule
@@ -205,7 +205,7 @@ def train(
         if progress.epoch % recipe.validate_every == 0 or progress.epoch == recipe.epochs:
             row |= validate(run, validation, accelerator)
             if first and progress.since_best == 0:
-                save(out / "weights", cast("UNet | UNetPP", run.averaged.module), card)
+                save(out / "weights", cast("Network", run.averaged.module), card)
         progress.history.append(row)
         if first:
             write_logs(out, progress.history)
@@ -231,12 +231,10 @@ def validate(run: Run, validation: Validation, accelerator: Accelerator) -> dict
     return {"dice_mean": mean, "dice_median": float(np.median(scores))}
 
 
-def make_run(
-    recipe: Recipe, network: UNet | UNetPP, accelerator: Accelerator, total: int
-) -> tuple[Run, nn.Module]:
+def make_run(recipe: Recipe, network: Network, accelerator: Accelerator, total: int) -> tuple[Run, nn.Module]:
     """What a recipe's run starts with, and the network as training sees it, on the accelerator's device."""
     if accelerator.num_processes > 1:
-        network = cast("UNet | UNetPP", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
+        network = cast("Network", nn.SyncBatchNorm.convert_sync_batchnorm(network))
     averaged = AveragedModel(
         network,
         device=accelerator.device,
@@ -426,7 +424,7 @@ def _changed(frozen: Path, text: str) -> list[str]:
 
 def make_network(
     recipe: Recipe, folder: Path, training_ids: Sequence[str], validation_ids: Sequence[str]
-) -> tuple[UNet | UNetPP, tuple[str, ...], str]:
+) -> tuple[Network, tuple[str, ...], str]:
     """The network to train, the patients it or its initial weights will have seen, and those weights' origin.
 
     Raises:

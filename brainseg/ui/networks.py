@@ -8,7 +8,6 @@ from functools import cache
 
 from brainseg import checkpoint
 from brainseg.inference import Predictor
-from brainseg.models import ARCHITECTURES
 from brainseg.types import Prediction, Study, WeightsCard, WeightsError
 
 
@@ -16,12 +15,9 @@ def installed() -> tuple[dict[str, WeightsCard], dict[str, str]]:
     """Cards of the bundled weights, and a sentence for each that is damaged, both by name."""
     cards: dict[str, WeightsCard] = {}
     damaged: dict[str, str] = {}
-    for name in ARCHITECTURES:
-        folder = checkpoint.BUNDLED / name
-        if not (folder / checkpoint.CONFIG).is_file():
-            continue
+    for name in checkpoint.bundled_names():
         try:
-            cards[name] = checkpoint.read_card(folder)
+            cards[name] = checkpoint.bundled_card(name)
         except WeightsError as error:
             damaged[name] = str(error)
     return cards, damaged
@@ -36,7 +32,7 @@ def predict(
     cancelled: Callable[[], bool],
 ) -> Prediction:
     """Run bundled weights over a study."""
-    card = checkpoint.read_card(checkpoint.BUNDLED / name)
+    card = checkpoint.bundled_card(name)
     return _predictor(name, card.sha256).predict(study, tta=tta, progress=progress, cancelled=cancelled)
 
 

@@ -62,8 +62,8 @@ def title_of(architecture: str) -> str:
 
 def line_of(prediction: Prediction) -> tuple[str, tuple[int, ...]]:
     """Colour and dash of a model's lines."""
-    name = prediction.architecture
-    return overlay.MODEL_COLOURS[name], overlay.MODEL_DASHES[name]
+    network = ARCHITECTURES[prediction.architecture]
+    return network.colour, network.dash
 
 
 def prediction_key(study: Study, card: WeightsCard, tta: bool) -> PredictionKey:

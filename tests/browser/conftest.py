@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import CASE, NUMBERS, Watch
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browser.harness import CASE, NUMBERS, Watch, open_page
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from brainseg.sample import SYNTHETIC_GLIOMA
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
-SAMPLE = ROOT / "samples" / "synthetic_glioma"
 
 _CHROMIUM_ARGS = [
     "--headless",
@@ -86,20 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patient.mkdir()
     for n in NUMBERS:
         for name in (f"{CASE}_{n}.tif", f"{CASE}_{n}_mask.tif"):
-            shutil.copy(SAMPLE / name, patient / name)
+            shutil.copy(SYNTHETIC_GLIOMA / name, patient / name)
     return patient
-
-
-def open_page(chromium: Browser, address: str) -> tuple[Page, Watch]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    page = context.new_page()
-    # Generous, for machines that do other work at the same time.
-    page.set_default_timeout(120_000)
-    expect.set_options(timeout=20_000)
-    watch = Watch(page, address)
-    page.goto(address)
-    page.get_by_role("button", name="Try it with the synthetic sample").wait_for()
-    return page, watch
 
 
 @pytest.fixture

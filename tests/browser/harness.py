@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, expect
 
 CASE = "SYNTHETIC_0001"
 # Eight slices around the lesion's edge: masks that are empty, small and large.
@@ -29,3 +29,16 @@ class Watch:
     def _socket(self, socket: Any) -> None:
         socket.on("framesent", lambda _: setattr(self, "sent", self.sent + 1))
         socket.on("framereceived", lambda data: setattr(self, "received", self.received + len(data)))
+
+
+def open_page(chromium: Browser, address: str) -> tuple[Page, Watch]:
+    """The app in a browser profile of its own, once it answers."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    # Generous, for machines that do other work at the same time.
+    page.set_default_timeout(120_000)
+    expect.set_options(timeout=20_000)
+    watch = Watch(page, address)
+    page.goto(address)
+    page.get_by_role("button", name="Try it with the synthetic sample").wait_for()
+    return page, watch

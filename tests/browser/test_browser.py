@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import CASE, NUMBERS, Watch
+from browser.harness import CASE, NUMBERS, Watch
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser

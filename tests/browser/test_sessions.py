@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLE, open_page
-from harness import CASE, Watch
+from browser.harness import CASE, Watch, open_page
 from playwright.sync_api import Browser, Page, expect
+
+from brainseg.sample import SYNTHETIC_GLIOMA
 
 pytestmark = pytest.mark.browser
 
@@ -26,7 +27,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patient.mkdir()
     for n in (12, 13, 14):
         for ending in (".tif", "_mask.tif"):
-            shutil.copy(SAMPLE / f"{CASE}_{n}{ending}", patient / f"SECOND_02_{n}{ending}")
+            shutil.copy(SYNTHETIC_GLIOMA / f"{CASE}_{n}{ending}", patient / f"SECOND_02_{n}{ending}")
     return patient
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from brainseg.measure import Reading, measure
 from brainseg.overlay import palette
+from brainseg.postprocess import find
 from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, Study
 from brainseg.ui import state
 from brainseg.ui.modules import asset, join
@@ -62,13 +64,13 @@ LETTERBOX = Letterbox(SHAPE[1:], Box(-10, 20, 40, 20), (64, 32), (64, 64))
 GATE = AttentionMap("x0", 0, np.array([[[0, 1], [0.2, 0.6]]] * 3, np.float16), LETTERBOX)
 
 
-def predicted(name: str, columns: slice, *gates: AttentionMap) -> state.Reading:
+def predicted(name: str, columns: slice, *gates: AttentionMap) -> Reading:
     probability = np.full(SHAPE, 0.1, np.float32)
     probability[1, 20:30, columns] = 0.8
     prediction = Prediction(
         name, name, "case", probability, 0.5, "all", weights_sha256=name * 8, attention=gates
     )
-    return state.read(STUDY, prediction, 0.5, "all")
+    return measure(STUDY, find(prediction))
 
 
 READINGS = [predicted("unet", slice(30, 40)), predicted("attention_unet", slice(25, 50), GATE)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -15,14 +14,13 @@ from brainseg.datasets.lgg import fetch_patient
 from brainseg.io import NamedBytes, collect, expand
 from brainseg.measure import Reading, votes_sentence
 from brainseg.models import ARCHITECTURES
+from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import CHANNELS, RESEARCH_USE, BrainsegError, Study
 from brainseg.ui import state
 from brainseg.ui.chart import area_chart
 from brainseg.ui.networks import keep_out_of_collections
 from brainseg.ui.session import File, Patient, Session, progress_text, sentence_for
 from brainseg.ui.streamlit import components, lifetime
-
-SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "synthetic_glioma"
 
 # The browser tab's icon: given as a material icon or an emoji, it would be fetched from a server abroad.
 _ICON = (
@@ -139,7 +137,7 @@ def _take_upload(key: str) -> None:
 
 
 def _take_sample() -> None:
-    _session().open(lambda: collect(SAMPLE), synthetic=True)
+    _session().open(lambda: collect(SYNTHETIC_GLIOMA), synthetic=True)
 
 
 def _take_public() -> None:

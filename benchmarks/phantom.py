@@ -7,7 +7,9 @@ softened sulci; those, the three contrasts, the scanner's blur, shading and nois
 simulated here from one seed. It is nobody's brain and proves nothing about accuracy: it is there to try the
 program on.
 
-nilearn is imported when a phantom is made, not before: reading the finished sample needs none of it.
+    python benchmarks/phantom.py brainseg/sample/synthetic_glioma    # makes the sample of the package again
+
+Needs the `test` extra.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def make_phantom(seed: int = 0, case_id: str = CASE_ID) -> Study:
         reference=reference,
         spacing_mm=SPACING_MM,
         orientation="LPS",
-        notes=("Synthetic: made by brainseg.phantom from the ICBM152 average brain; not a patient.",),
+        notes=("Synthetic: made by benchmarks/phantom.py from the ICBM152 average brain; not a patient.",),
     )
 
 
@@ -181,7 +183,7 @@ def _head_distances(brain: BoolArray) -> tuple[FloatArray, FloatArray]:
     # Muscle fills the hollows of the skull under the scalp, so the head is rounder than the brain.
     hull = np.zeros_like(brain)
     for k in np.flatnonzero(brain.any((0, 1))):
-        hull[:, :, k] = convex_hull_image(brain[:, :, k])  # type: ignore[no-untyped-call]
+        hull[:, :, k] = convex_hull_image(brain[:, :, k])
     head = _blur(distance(~hull) - distance(hull), 5.0) < 13
     level = int((-16.0 - _GRID_ORIGIN[2]) / _GRID_MM)
     for below in range(1, level + 1):
@@ -442,8 +444,8 @@ def _step(x: npt.NDArray[Any], width: float) -> FloatArray:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: ``python -m brainseg.phantom DEST [--seed N] [--case-id ID]``."""
-    parser = argparse.ArgumentParser(prog="python -m brainseg.phantom", description=__doc__.split("\n")[0])
+    """Command line: ``python benchmarks/phantom.py DEST [--seed N] [--case-id ID]``."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/phantom.py", description=__doc__.split("\n")[0])
     parser.add_argument("dest", type=Path, help="folder that gets the slices and masks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case-id", default=CASE_ID)

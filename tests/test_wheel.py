@@ -1,0 +1,197 @@
+"""The wheel in an environment outside the clone: models from a Hub, a patient to figures, the page.
+
+The environment sees the packages of the tests, but not the clone, and is installed into without a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+import urllib.request
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_hub
+import pytest
+from fake_hub import FakeHub
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from brainseg.checkpoint.hub import released
+from brainseg.models import ARCHITECTURES
+from brainseg.sample import SYNTHETIC_GLIOMA
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+# --- what is stated ---
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version, of the lines that state one."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    stated = [line.split("==") for line in lines if line and not line.startswith(("#", "-"))]
+    return {canonicalize_name(package): version for package, version in stated}
+
+
+def test_pins_are_of_the_stated_dependencies_and_within_their_ranges() -> None:
+    """A new dependency goes into pyproject.toml as a range and into requirements.txt as a pin."""
+    direct = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
+    pinned, locked = pins("requirements.txt"), pins("constraints.txt")
+    assert pinned.keys() == direct.keys()
+    assert all(requirement.specifier.contains(pinned[name]) for name, requirement in direct.items())
+    assert pinned.items() <= locked.items()
+    extras = [
+        Requirement(text) for name in ("train", "test") for text in PROJECT["optional-dependencies"][name]
+    ]
+    for extra in extras:
+        if not extra.extras:
+            assert extra.specifier.contains(locked[canonicalize_name(extra.name)]), extra.name
+
+
+def test_what_only_tests_and_benchmarks_need_is_not_installed_with_the_program() -> None:
+    assert not pins("requirements.txt").keys() & {"scikit-image", "nilearn", "albumentations", "pytest"}
+
+
+# --- the wheel ---
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of what the repository holds, so that nothing of a build stays behind."""
+    source, out = tmp_path_factory.mktemp("source") / "clone", tmp_path_factory.mktemp("wheel")
+    built = (".*cache", ".venv", ".git", ".hypothesis", "__pycache__", "*.egg-info", "node_modules", "build")
+    leave_out = shutil.ignore_patterns(*built, "artifacts", "data", "runs", "tests", "weights")
+    shutil.copytree(ROOT, source, ignore=leave_out)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run([*command, "--no-index", "--wheel-dir", out], cwd=source, check=True)
+    [path] = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `brainseg` of a new environment that holds the wheel and nothing of the clone."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    [site] = (folder / "lib").glob("python*/site-packages")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    subprocess.run([*command, "--no-index", str(wheel)], check=True)
+    # A folder named in a .pth file is looked through last, and .pth files in it are not read: the tests' own
+    # editable brainseg stays out.
+    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return folder / "bin" / "brainseg"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, program: Path) -> Iterator[tuple[FakeHub, dict[str, str]]]:
+    """A Hub that holds the released weights, and an environment that knows it and has an empty cache."""
+    with fake_hub.running() as hub:
+        for name, release in released().items():
+            hub.publish(release.repo, ROOT / "weights" / name, release.revision)
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))
+        }
+        environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path)}
+        yield hub, environment
+
+
+def run(program: Path, *arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *arguments], env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_wheel_holds_the_package_its_sample_and_its_page(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"brainseg"}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "brainseg").rglob("*.py")}
+    assert kept <= set(names)
+    for name in (
+        "brainseg/py.typed",
+        "brainseg/checkpoint/released.json",
+        "brainseg/ui/installed/app.py",
+        "brainseg/ui/installed/.streamlit/config.toml",
+        *(f"brainseg/sample/synthetic_glioma/{path.name}" for path in SYNTHETIC_GLIOMA.iterdir()),
+        *(
+            path.relative_to(ROOT).as_posix()
+            for kind in ("html", "css", "js")
+            for path in (ROOT / "brainseg" / "ui").rglob(f"*.{kind}")
+        ),
+    ):
+        assert name in names
+    assert not [name for name in names if name.endswith(".safetensors")]  # under another licence
+
+
+def test_predict_outside_the_clone_with_weights_from_the_hub(
+    program: Path, elsewhere: tuple[FakeHub, dict[str, str]], tmp_path: Path
+) -> None:
+    hub, environment = elsewhere
+    (tmp_path / "patient").mkdir()
+    for number in range(12, 16):  # four slices through the lesion
+        for path in SYNTHETIC_GLIOMA.glob(f"*_{number}*.tif"):
+            shutil.copy(path, tmp_path / "patient")
+    command = ("predict", "patient", "--model", "unet", "--json")
+    done = run(program, *command, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"]["unet"]["dice"] > 0.5
+    assert {line.split()[1].partition("/resolve/")[0] for line in hub.asked} == {"/brainseg/unet"}
+    hub.asked.clear()
+    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
+    again = run(program, *command, env=environment, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    other = run(program, "predict", "patient", "--model", "unetpp", env=environment, cwd=tmp_path)
+    assert other.returncode == 2
+    assert other.stderr == (
+        "error: weights 'unetpp' are neither here nor within reach on the Hub (brainseg/unetpp); "
+        "check the network connection, or give a weights folder\n"
+    )
+
+
+def test_the_page_of_the_installed_package_answers_with_its_settings(
+    program: Path, elsewhere: tuple[FakeHub, dict[str, str]], tmp_path: Path
+) -> None:
+    hub, environment = elsewhere
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "log.txt"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [program, "app", "--port", str(port)], env=environment, cwd=tmp_path, stdout=out, stderr=out
+        )
+    try:
+        assert answer(f"http://localhost:{port}/_stcore/health", server) == "ok", log.read_text()
+        # Fetched before the page opened, not while somebody waits.
+        fetched = {line.split("/")[2] for line in hub.asked if line.endswith(".safetensors")}
+        assert fetched == set(ARCHITECTURES)
+    finally:
+        server.terminate()
+        server.wait(30)
+    text = log.read_text()
+    assert "Traceback" not in text
+    # Streamlit says so at the start unless a setting of ours forbids it.
+    assert "usage statistics" not in text
+
+
+def answer(url: str, server: subprocess.Popen[bytes]) -> str:
+    for _ in range(600):
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return str(response.read().decode())
+        except OSError:
+            time.sleep(0.2)
+    return ""
