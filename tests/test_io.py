@@ -401,7 +401,7 @@ def test_other_numbers_of_channels_are_refused(dtype: Any) -> None:
 def test_stack_of_too_many_voxels_is_refused(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.BytesIO()
     tifffile.imwrite(out, np.ones((3, SIDE, SIDE, 3), dtype), photometric="rgb", compression="zlib")
-    monkeypatch.setattr("brainseg.io.raster.MAX_VOXELS", 2 * SIDE * SIDE)
+    monkeypatch.setattr("brainseg.io.readers.reader.MAX_VOXELS", 2 * SIDE * SIDE)
     assert "voxels" in refusal([NamedBytes("P.tif", out.getvalue())])
 
 

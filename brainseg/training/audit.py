@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from brainseg.io import Case, collect, find_cases, read_case
-from brainseg.io.raster import decode
+from brainseg.io.readers import decode
 from brainseg.io.text import listed, plural, shown
 from brainseg.training.data import institution, patient_folders, without_mask
 from brainseg.types import CHANNELS, BrainsegError, InputError, Study
