@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from brainseg.io.files import NamedBytes, is_junk, tidy
-from brainseg.io.names import Name, natural, parse, parse_all
+from brainseg.io.names import Name, natural, parse, parse_all, words
 from brainseg.io.readers import reader_of
 from brainseg.io.sniff import (
     ACCEPTED,
@@ -26,9 +26,9 @@ OWN_RESULT = "a result that brainseg itself wrote, which is neither a slice nor 
 
 _NO_IMAGE = "not an image"
 # Where discs keep the program that shows their DICOM.
-_OF_A_VIEWER = frozenset(
-    "viewer viewers icons icon help html htm web www bin program programs resources res jre autorun plugins "
-    "skins doc docs manual".split()
+_OF_A_VIEWER = words(
+    "viewer viewers icons icon help html htm web www bin program programs resources res jre autorun "
+    "plugins skins doc docs manual"
 )
 
 
@@ -150,7 +150,7 @@ def _without_viewer(images: list[NamedBytes], ignored: list[SourceFile]) -> list
         first = shown(PurePosixPath(dicom[0].name).name)
         raise InputError(
             f"{first} cannot be used, as {dicom[0].note} ({plural(len(dicom), 'file')} of DICOM beside "
-            f"{plural(len(kept), 'image')}): give the folder that holds one patient's slices as {ACCEPTED} alone."
+            f"{plural(len(kept), 'image')}): give the folder of one patient's slices as {ACCEPTED} alone."
         )
     return kept
 

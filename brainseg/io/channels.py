@@ -56,7 +56,11 @@ class Item:
 
     def with_pixels(self, pixels: npt.NDArray[Any]) -> Item:
         """The same file with other pixels."""
-        return self if pixels is self.volume.pixels else replace(self, volume=replace(self.volume, pixels=pixels))
+        return (
+            self
+            if pixels is self.volume.pixels
+            else replace(self, volume=replace(self.volume, pixels=pixels))
+        )
 
 
 def is_order(channels: Sequence[str]) -> bool:
@@ -151,19 +155,20 @@ def _by_ending(
         members.sort(key=lambda item: item.parsed.channel or 0)
         if [item.parsed.channel for item in members] != list(range(count)):
             raise InputError(
-                f"{shown(members[0].name)} lacks one of its three channels _0000, _0001 and _0002, or has one "
-                "twice: give each once."
+                f"{shown(members[0].name)} lacks one of its three channels _0000, _0001 and _0002, or has "
+                "one twice: give each once."
             )
         merged.append(_merged(members))
-    return merged, [], ["Files ending in _0000, _0001 and _0002 were taken as the three channels of a slice."]
+    note = "Files ending in _0000, _0001 and _0002 were taken as the three channels of a slice."
+    return merged, [], [note]
 
 
 def _by_sequence(slices: list[Item]) -> tuple[list[Item], list[SourceFile], list[str]]:
     unnamed = next((item for item in slices if item.parsed.sequence is None), None)
     if unnamed is not None:
         raise InputError(
-            f"{shown(unnamed.name)} names no sequence, but other files do: name it by T1, FLAIR or T1CE, or leave "
-            "it out."
+            f"{shown(unnamed.name)} names no sequence, but other files do: name it by T1, FLAIR or T1CE, or "
+            "leave it out."
         )
     left = [
         SourceFile(item.name, "ignored", "T2 is none of the three sequences that the networks use")
@@ -221,7 +226,9 @@ def _by_page(
     doubtful = [
         item
         for item in slices
-        if item.pages == _PAGES_OR_CHANNELS and item.volume.pixels.shape[-1] == 1 and not item.volume.axes_known
+        if item.pages == _PAGES_OR_CHANNELS
+        and item.volume.pixels.shape[-1] == 1
+        and not item.volume.axes_known
     ]
     if not doubtful or len(doubtful) < len(slices):
         return slices, [], []
@@ -231,10 +238,13 @@ def _by_page(
             return slices, [], []
         if marked != 1 and channels is None:
             raise InputError(
-                f"{shown(slices[0].name)} holds 3 grey pages, which may be three slices or the three channels of "
-                "one: save channels as RGB and slices as one file each, or state the order of the channels."
+                f"{shown(slices[0].name)} holds 3 grey pages, which may be three slices or the three "
+                "channels of one: save channels as RGB, slices as one file each, or state the order."
             )
-    turned = [item.with_pixels(np.moveaxis(item.volume.pixels[..., 0], 0, -1)[np.newaxis]) for item in slices]
+    turned = [
+        replace(item.with_pixels(np.moveaxis(item.volume.pixels[..., 0], 0, -1)[np.newaxis]), parts=(item,))
+        for item in slices
+    ]
     which = plural(len(slices), "file")
     return turned, [], [f"The three pages of {which} were taken as the channels of one slice."]
 
@@ -248,8 +258,8 @@ def _merged(members: list[Item]) -> Item:
             own = own[..., :1]
         if own.shape[-1] != 1:
             raise InputError(
-                f"{shown(item.name)} has {own.shape[-1]} channels, but its name says that it holds one sequence: "
-                "save it in grey."
+                f"{shown(item.name)} has {own.shape[-1]} channels, but its name says that it holds one "
+                "sequence: save it in grey."
             )
         if own.shape[:3] != first.volume.pixels.shape[:3]:
             raise InputError(

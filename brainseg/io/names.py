@@ -13,12 +13,18 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 T2 = "t2"
 """A sequence that is told apart so that it can be left aside; the networks have no channel for it."""
 
-_MASK = frozenset(
+
+def words(text: str) -> frozenset[str]:
+    """A vocabulary, written as one line of text."""
+    return frozenset(text.split())
+
+
+_MASK = words(
     "mask masks seg segs segm segmentation segmentations label labels gt gts groundtruth annotation "
-    "annotations roi rois lesion lesions contour contours ref refs reference".split()
+    "annotations roi rois lesion lesions contour contours ref refs reference"
 )
-_GENERIC = frozenset(
-    "slice slices image images img imgs im frame frames scan scans axial ax mri mr stack volume page".split()
+_GENERIC = words(
+    "slice slices image images img imgs im frame frames scan scans axial ax mri mr stack volume page"
 )
 _SEQUENCES = {
     **dict.fromkeys(("flair", "t2flair", "t2f"), "flair"),
@@ -27,11 +33,14 @@ _SEQUENCES = {
     **dict.fromkeys(("t2", "t2w"), T2),
 }
 # Beside the name of a T1 these say which of the two it is; alone they say nothing.
-_CONTRAST = {**dict.fromkeys(("post", "ce", "gd", "gad", "gado", "gadolinium", "contrast", "c"), "post"), "pre": "pre"}
+_CONTRAST = {
+    **dict.fromkeys(("post", "ce", "gd", "gad", "gado", "gadolinium", "contrast", "c"), "post"),
+    "pre": "pre",
+}
 _MASK_FOLDER = _MASK | {"truth", "ground"}
-_IMAGE_FOLDER = frozenset("image images img imgs slice slices scan scans png tif tiff jpg jpeg".split())
-_FORMATS = frozenset("png tif tiff jpg jpeg".split())
-_SPLITS = frozenset("tr ts train training test testing val valid validation".split())
+_IMAGE_FOLDER = words("image images img imgs slice slices scan scans png tif tiff jpg jpeg")
+_FORMATS = words("png tif tiff jpg jpeg")
+_SPLITS = words("tr ts train training test testing val valid validation")
 _SEPARATORS = "_-. +()[]"
 _TOKENS = re.compile(r"[_\-. +()\[\]]+|[0-9]+|[^_\-. +()\[\]0-9]+")
 # Words that hold digits, before digits are split off: t1ce, t2flair; and "t1" on its own, not of "t1234".
@@ -87,16 +96,16 @@ def parse(name: str) -> Name:
     path = PurePosixPath(name)
     stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
     stem, copy = _without_copy(stem)
-    words = _Words(stem)
-    words.strip_end()
-    number = words.take_number()
+    left = _Words(stem)
+    left.strip_end()
+    number = left.take_number()
     if number is not None:
-        words.strip_end()
+        left.strip_end()
     elif copy is not None:
         number, copy = copy, None
-    words.strip_start()
+    left.strip_start()
     folders = list(path.parts[:-1])
-    in_mask_folder, sequence, split = False, words.sequence, ""
+    in_mask_folder, sequence, split = False, left.sequence, ""
     while folders:
         about = _folder(folders[-1])
         if about is None:
@@ -109,7 +118,7 @@ def parse(name: str) -> Name:
             folders.append(about.rest)
             break
     return Name(
-        words.rest, number, words.mask, "/".join(folders), in_mask_folder, sequence, copy=copy, split=split
+        left.rest, number, left.mask, "/".join(folders), in_mask_folder, sequence, copy=copy, split=split
     )
 
 
@@ -228,8 +237,8 @@ def _split(stem: str) -> list[str]:
     return tokens + _TOKENS.findall(stem, at)
 
 
-def _sequence(words: Iterable[str]) -> str | None:
-    found = set(words)
+def _sequence(named: Iterable[str]) -> str | None:
+    found = set(named)
     if not found:
         return None
     kinds = {_SEQUENCES[word] for word in found if word in _SEQUENCES}
@@ -263,11 +272,11 @@ def _folder(name: str) -> _Folder | None:
     split = ""
     if found := _FOLDER_SPLIT.match(name):
         name, split = found[1], found[2].lower()
-    words = [token.lower() for token in _split(name) if token[0] not in _SEPARATORS]
-    for word in words:
+    tokens = [token.lower() for token in _split(name) if token[0] not in _SEPARATORS]
+    for word in tokens:
         if word in _SPLITS:
             split = split or word
-    kinds = [word for word in words if word not in _SPLITS and word not in _FORMATS] or words
+    kinds = [word for word in tokens if word not in _SPLITS and word not in _FORMATS] or tokens
     if kinds and all(word in _MASK_FOLDER for word in kinds):
         return _Folder(mask=True, split=split)
     if kinds and all(word in _MASK_FOLDER or word in _IMAGE_FOLDER for word in kinds):

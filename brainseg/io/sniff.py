@@ -113,7 +113,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def format_by_content(head: bytes) -> str | None:
-    """By its first bytes (352 are enough), the name of an image or archive format that is not read, or None."""
+    """By the first 352 bytes, the name of an image or archive format that is not read, or None."""
     if is_dicom(head):
         return "DICOM"
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):

@@ -96,8 +96,8 @@ def read_case(
     _check_spacing(spacing_mm)
     if channels is not None and not is_order(channels):
         raise InputError(
-            f"The channel order {shown(', '.join(map(str, channels)))} does not hold each of pre, flair and post "
-            "once: state them in the order in which the files hold them."
+            f"The channel order {shown(', '.join(map(str, channels)))} does not hold each of pre, flair and "
+            "post once: state them in the order in which the files hold them."
         )
     case = _without_own(case)
     slices, masks = _triaged(case)
@@ -120,7 +120,7 @@ def read_case(
     notes += about_order(volume, tuple(plane.number for plane in images))
     reference, rules = _reference(images, marks)
     notes += _about_masks(images, marks, reference, rules)
-    notes += about_masks(volume, reference)
+    notes += about_masks(volume, reference, tuple(plane.number for plane in images))
     notes += _about_files([*slices, *masks], ignored)
     return Study(
         slices=volume,
@@ -140,8 +140,8 @@ def _check_spacing(spacing: Spacing | None) -> None:
         math.isfinite(value) and MIN_SPACING_MM <= value <= MAX_SPACING_MM for value in spacing
     ):
         raise InputError(
-            f"The spacing is not three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}: give the distance "
-            "between slices, rows and columns in mm."
+            f"The spacing is not three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}: give the "
+            "distance between slices, rows and columns in mm."
         )
 
 
@@ -153,9 +153,7 @@ def _without_own(case: Case) -> Case:
     ignored = tuple(SourceFile(file.name, "ignored", OWN_RESULT) for file in own)
     files = tuple(file for file in case.files if file not in own)
     if not files:
-        raise InputError(
-            f"{shown(own[0].name)} is {OWN_RESULT}: give the slices that it was made from."
-        )
+        raise InputError(f"{shown(own[0].name)} is {OWN_RESULT}: give the slices that it was made from.")
     return replace(case, files=files, ignored=(*case.ignored, *ignored))
 
 
@@ -203,7 +201,9 @@ def _by_content(case: Case, slices: list[Item], masks_given: bool) -> tuple[list
     binary = [
         item
         for item in slices
-        if item.parsed.sequence is None and item.parsed.channel is None and looks_like_mask(item.volume.pixels)
+        if item.parsed.sequence is None
+        and item.parsed.channel is None
+        and looks_like_mask(item.volume.pixels)
     ]
     if len(binary) == len(slices):
         raise InputError(

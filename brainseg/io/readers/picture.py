@@ -57,13 +57,12 @@ def _read(data: bytes, kind: str) -> Volume:
             if kind != "jpeg":
                 raise UnreadableError("holds several pictures: give one file a slice.")
             remarks.append(MORE_PICTURES)
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA" if image.mode == "PA" else "RGB")  # noqa: PLW2901
-        if image.mode not in _FAITHFUL:
-            raise UnreadableError(f"uses the colour space {image.mode}: save it as plain RGB or grey.")
+        plain = image.convert("RGBA" if image.mode == "PA" else "RGB") if image.mode in ("P", "PA") else image
+        if plain.mode not in _FAITHFUL:
+            raise UnreadableError(f"uses the colour space {plain.mode}: save it as plain RGB or grey.")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        has_alpha = image.mode in ("LA", "RGBA")
-        pixels = np.array(image)
+        has_alpha = plain.mode in ("LA", "RGBA")
+        pixels = np.array(plain)
     pixels = pixels[np.newaxis] if pixels.ndim == 3 else pixels[np.newaxis, ..., np.newaxis]
     if has_alpha:
         pixels = without_alpha(pixels)

@@ -154,22 +154,27 @@ def _check(page: Any, size: int) -> None:
             "export it again."
         )
     check_stack(1, height, width, _bytes_per_pixel(page))
+    _check_segments(page, size)
+
+
+def _check_segments(page: Any, size: int) -> None:
+    """Strips and tiles lie within the file and are all there; a decoder would fill gaps with zeros."""
+    height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     planes = samples if page.planarconfig == 2 else 1
     if page.is_tiled:
         needed = math.ceil(height / page.tilelength) * math.ceil(width / page.tilewidth)
     else:
         needed = math.ceil(height / page.rowsperstrip)
-    # Missing strips would be filled with zeros in silence.
     if len(segments) < needed * planes or any(
         count < 1 or offset < 1 or offset + count > size for offset, count in segments
     ):
         raise ValueError("strips or tiles reach beyond the file")
-    if compression == 1 and not page.is_tiled:
-        row = width * (1 if page.planarconfig == 2 else samples) * bits
+    if page.compression == 1 and not page.is_tiled:
+        row = width * (1 if page.planarconfig == 2 else samples) * page.bitspersample
         if sum(count for _, count in segments) < height * planes * math.ceil(row / 8):
             raise ValueError("strips hold fewer bytes than their pixels")
-    if compression == _JPEG:
+    if page.compression == _JPEG:
         handle = page.parent.filehandle
         for offset, count in segments:
             handle.seek(offset)
@@ -226,7 +231,8 @@ def _described(tiff: Any, pages: list[Any]) -> _Stack | None:
     _check_narrow(len(pages), first)
     series = tiff.series[0]
     if series.kind != kind:
-        return _undescribed(tiff, pages, kind)
+        _check_undescribed(tiff, pages, kind)
+        return None
     planes = math.prod(series.shape) // (first.imagelength * first.imagewidth * first.samplesperpixel)
     if planes < len(pages):
         # tifffile appends arrays as series of their own; other programs' further images are not explained.
@@ -236,7 +242,7 @@ def _described(tiff: Any, pages: list[Any]) -> _Stack | None:
             f"holds {len(pages)} pages of which its header explains {planes}: give one image a file."
         )
     if kind == "imagej" and (tiff.imagej_metadata or {}).get("images", 1) > planes:
-        return _undescribed(tiff, pages, kind)
+        _check_undescribed(tiff, pages, kind)
     check_stack(planes, first.imagelength, first.imagewidth, _bytes_per_pixel(first))
     # A page that an OME header names and the file lacks would be filled with zeros.
     if any(page is None for page in series.pages):
@@ -244,7 +250,7 @@ def _described(tiff: Any, pages: list[Any]) -> _Stack | None:
     return _by_axes(series, first, kind)
 
 
-def _undescribed(tiff: Any, pages: list[Any], kind: str) -> None:
+def _check_undescribed(tiff: Any, pages: list[Any], kind: str) -> None:
     if kind == "shaped":
         shape = tiff.shaped_metadata[0].get("shape", ()) if tiff.shaped_metadata else ()
         first = pages[0]
@@ -300,8 +306,8 @@ def _ome_channels(page: Any) -> tuple[str, ...]:
 def _check_narrow(pages: int, page: Any) -> None:
     if pages > 1 and min(page.imagelength, page.imagewidth) < _NARROWEST:
         raise UnreadableError(
-            f"holds {pages} pages of {page.imagelength} x {page.imagewidth} pixels, as an array whose channels "
-            "were taken for columns: save each slice as RGB."
+            f"holds {pages} pages of {page.imagelength} x {page.imagewidth} pixels, as an array whose "
+            "channels were taken for columns: save each slice as RGB."
         )
 
 
