@@ -39,6 +39,11 @@ _CONTRAST = {
 }
 _MASK_FOLDER = _MASK | {"truth", "ground"}
 _IMAGE_FOLDER = words("image images img imgs slice slices scan scans png tif tiff jpg jpeg")
+# What scanners add to the name of a sequence.
+_DESCRIPTORS = words(
+    "sag sagittal cor coronal tra transverse transversal se tse fse spgr mprage gre fs fatsat iso w wi "
+    "weighted native series seq brain mm d"
+)
 _FORMATS = words("png tif tiff jpg jpeg")
 _SPLITS = words("tr ts train training test testing val valid validation")
 _SEPARATORS = "_-. +()[]"
@@ -281,6 +286,10 @@ def _folder(name: str) -> _Folder | None:
         return _Folder(mask=True, split=split)
     if kinds and all(word in _MASK_FOLDER or word in _IMAGE_FOLDER for word in kinds):
         return _Folder(mask=any(word in _MASK_FOLDER for word in kinds), split=split)
+    contrast = _CONTRAST if {"t1", "t1w"} & set(tokens) else {}
+    named = [word for word in tokens if word in _SEQUENCES or word in contrast]
+    if named and set(tokens) - set(named) <= _GENERIC | _DESCRIPTORS:
+        return _Folder(sequence=_sequence(named))
     stripped = _Words(name)
     stripped.strip_end()
     if stripped.sequence is None or stripped.mask:
