@@ -105,8 +105,9 @@ def test_own_masks_are_known_in_a_case_made_by_hand() -> None:
     own = [NamedBytes(f"P/{file.name}", file.data) for file in results("png") if file.name.endswith(".png")]
     study = read_case(Case("P", (*patient(), *own)))
     assert study.reference is None
+    unnamed = [NamedBytes(f"P_{n}.png", file.data) for n, file in enumerate(own, 1)]
     with pytest.raises(InputError, match="brainseg itself wrote"):
-        read_case(Case("P", tuple(own)))
+        read_case(Case("P", tuple(unnamed)))
     assert "brainseg itself wrote" in refusal(own)
 
 

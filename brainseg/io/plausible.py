@@ -71,7 +71,7 @@ def about_order(volume: npt.NDArray[Any], numbers: tuple[int, ...]) -> list[str]
     used = np.flatnonzero(coarse.std(axis=1) > 0)
     if len(used) < _FEWEST:
         return []
-    away = 1 - np.corrcoef(coarse[used])
+    away = np.subtract(1, np.corrcoef(coarse[used]))
     given = np.diagonal(away, 1)
     starts = {0, len(used) // 2, len(used) - 1, int(away.mean(axis=1).argmax())}
     best = min(_greedy(away, start) for start in starts)
@@ -90,7 +90,8 @@ def _coarse(image: npt.NDArray[Any]) -> FloatArray:
     rows, columns = (max(1, side // _SIDE) for side in image.shape)
     height, width = image.shape[0] // rows * rows, image.shape[1] // columns * columns
     blocks = image[:height, :width].reshape(height // rows, rows, width // columns, columns)
-    return blocks.mean(axis=(1, 3), dtype=np.float64).ravel().astype(np.float32)
+    means: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float64).ravel().astype(np.float32)
+    return means
 
 
 def _greedy(away: npt.NDArray[Any], start: int) -> float:

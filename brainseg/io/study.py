@@ -99,10 +99,9 @@ def read_case(
             f"The channel order {shown(', '.join(map(str, channels)))} does not hold each of pre, flair and "
             "post once: state them in the order in which the files hold them."
         )
-    case = _without_own(case)
-    slices, masks = _triaged(case)
+    slices, masks, own = _triaged(case)
     slices, left, notes = combined(slices, masks, channels)
-    ignored = (*case.ignored, *left)
+    ignored = (*case.ignored, *own, *left)
     images, marks = _planes(_harmonised(slices), masks)
     _check_numbers(images, masks_too=False)
     _check_numbers(marks, masks_too=True)
@@ -145,25 +144,20 @@ def _check_spacing(spacing: Spacing | None) -> None:
         )
 
 
-def _without_own(case: Case) -> Case:
-    """A case made by hand, too, never takes our own masks for a reference."""
-    own = [file for file in case.files if is_own_result(file.data)]
-    if not own:
-        return case
-    ignored = tuple(SourceFile(file.name, "ignored", OWN_RESULT) for file in own)
-    files = tuple(file for file in case.files if file not in own)
-    if not files:
-        raise InputError(f"{shown(own[0].name)} is {OWN_RESULT}: give the slices that it was made from.")
-    return replace(case, files=files, ignored=(*case.ignored, *ignored))
+def _triaged(case: Case) -> tuple[list[Item], list[Item], list[SourceFile]]:
+    """Slices, masks, and files that are results of our own.
 
-
-def _triaged(case: Case) -> tuple[list[Item], list[Item]]:
+    `find_cases` knows those by their first bytes; here all bytes are at hand, and the case may be hand-made.
+    """
     # Names decide first; content can turn an unnamed file into a mask, never a named mask into a slice.
     files = sorted(case.files, key=lambda file: natural(file.name))
     names = relative_names([file.name for file in files])
     parsed = parse_all([file.name for file in files])
     named = masks_by_name([file.name for file in files], parsed)
-    for count, word in ((named.count(False), "slice"), (named.count(True), "mask")):
+    for is_mask, word in ((False, "slice"), (True, "mask")):
+        # A slice may be several files, one a sequence.
+        given = [name.number for name, masked in zip(parsed, named, strict=True) if masked == is_mask]
+        count = len(set(given) - {None}) + given.count(None)
         if count > MAX_SLICES:
             raise InputError(
                 f"{shown(case.case_id)} has {plural(count, word)}, the most is {MAX_SLICES:,}: "
@@ -171,22 +165,27 @@ def _triaged(case: Case) -> tuple[list[Item], list[Item]]:
             )
     if all(named):
         raise InputError(f"Only masks were given for {shown(case.case_id)}: add its slices.")
-    items = []
+    items: dict[bool, list[Item]] = {True: [], False: []}
+    own = []
     voxels = 0
-    for file, name, about in zip(files, names, parsed, strict=True):
+    for file, name, about, is_mask in zip(files, names, parsed, named, strict=True):
         # Bytes are held from here, so that the digest is of what was decoded.
         held = NamedBytes(file.name, file.data)
+        if is_own_result(held.data):
+            own.append(SourceFile(name, "ignored", OWN_RESULT))
+            continue
         item = Item(held, name, about, about.number, decode(held, label=name))
         voxels += math.prod(item.volume.pixels.shape[:3])
         if voxels > 2 * MAX_VOXELS:
             raise InputError(_too_large(case.case_id))
-        items.append(item)
-    masks = [replace(i, why="named as a mask") for i, named_so in zip(items, named, strict=True) if named_so]
-    slices = [item for item, named_so in zip(items, named, strict=True) if not named_so]
-    slices, more = _by_content(case, slices, bool(masks))
+        items[is_mask].append(item)
+    if not items[False]:
+        raise InputError(f"{shown(own[0].name)} is {OWN_RESULT}: give the slices that it was made from.")
+    masks = [replace(item, why="named as a mask") for item in items[True]]
+    slices, more = _by_content(case, items[False], bool(masks))
     if sum(math.prod(item.volume.pixels.shape[:3]) for item in slices) > MAX_VOXELS:
         raise InputError(_too_large(case.case_id))
-    return slices, masks + more
+    return slices, masks + more, own
 
 
 def _too_large(case_id: str) -> str:
