@@ -73,6 +73,15 @@ def test_order_is_not_spoken_of() -> None:
     assert about_order(np.zeros_like(head()), NUMBERS) == []
 
 
+@pytest.mark.parametrize("top", [1e308, 3e38, 1e-320])
+def test_values_at_the_ends_of_floating_point(top: float) -> None:
+    volume = head() / 255.0 * top
+    volume[0, 0, 0] = -top
+    about_order(volume, NUMBERS)
+    about_masks(volume, disc(0.3), NUMBERS)
+    about_order(np.full_like(volume, top), NUMBERS)
+
+
 @pytest.mark.parametrize("kind", ["as text", "every other", "random"])
 def test_an_order_that_jumps_is_said(kind: str) -> None:
     given = {

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainseg.io.text import listed
-from brainseg.types import CHANNELS, BoolArray, FloatArray
+from brainseg.types import CHANNELS, BoolArray
 
 MOST_OF_A_SLICE = 0.35
 """Tumour / head in one slice: the most in the training data is 0.30."""
@@ -37,9 +37,10 @@ def about_masks(volume: npt.NDArray[Any], reference: BoolArray | None, numbers: 
         return []
     flair = volume[..., CHANNELS.index("flair")]
     low, high = np.percentile(flair[:, ::2, ::2], (1, _BRIGHT))
-    if not high > low:
+    # Not of the difference, which may be beyond what floating point holds.
+    level = (1 - _SHARE_OF_BRIGHT) * low + _SHARE_OF_BRIGHT * high
+    if not low < level < high:
         return []
-    level = low + _SHARE_OF_BRIGHT * (high - low)
     heads = [np.asarray(image > level) for image in flair]
     area = np.array([np.count_nonzero(head) for head in heads])
     marked = np.array([np.count_nonzero(head & mask) for head, mask in zip(heads, reference, strict=True)])
@@ -67,7 +68,11 @@ def about_masks(volume: npt.NDArray[Any], reference: BoolArray | None, numbers: 
 def about_order(volume: npt.NDArray[Any], numbers: tuple[int, ...]) -> list[str]:
     """Whether neighbours among the slices (S, H, W, 3) resemble each other less than in another order."""
     flair = volume[..., CHANNELS.index("flair")]
-    coarse = np.stack([_coarse(image) for image in flair])
+    with np.errstate(over="ignore", invalid="ignore"):
+        coarse = np.stack([_coarse(image) for image in flair])
+        coarse /= np.abs(coarse).max() or 1
+    if not np.isfinite(coarse).all():
+        return []
     used = np.flatnonzero(coarse.std(axis=1) > 0)
     if len(used) < _FEWEST:
         return []
@@ -86,11 +91,11 @@ def about_order(volume: npt.NDArray[Any], numbers: tuple[int, ...]) -> list[str]
     ]
 
 
-def _coarse(image: npt.NDArray[Any]) -> FloatArray:
+def _coarse(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     rows, columns = (max(1, side // _SIDE) for side in image.shape)
     height, width = image.shape[0] // rows * rows, image.shape[1] // columns * columns
     blocks = image[:height, :width].reshape(height // rows, rows, width // columns, columns)
-    means: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float64).ravel().astype(np.float32)
+    means: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3), dtype=np.float64).ravel()
     return means
 
 
