@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from brainseg.export import masks_zip, overlays_zip
@@ -279,6 +281,63 @@ def test_unnamed_masks_are_not_taken_for_stretched_slices() -> None:
     marks = [NamedBytes(f"P_{n}.png", encoded(mask())) for n in range(5, 8)]
     assert "as a mask does" in refusal([*stretched(4), *marks])
     assert "as a mask does" in refusal([*patient(), NamedBytes("P/P_5.png", encoded(mask()))])
+
+
+def check_sentence(error: InputError) -> None:
+    assert str(error).endswith(".")
+    assert "\n" not in str(error)
+
+
+NAMES = st.sampled_from(
+    [
+        *("P_{}.png", "P_{}_mask.png", "P_t1_{}.png", "P_flair_{}.png", "P_{}_0001.png", "s ({}).png"),
+        *("masks/{}.png", "FLAIR/{}.png", "imagesTr/P_{}.png", "labelsTr/P_{}.png", "{}.dcm", "x{}.tif"),
+    ]
+)
+CONTENTS = st.sampled_from(
+    [
+        encoded(rgb(1)),
+        encoded(rgb(2)[..., 0]),
+        encoded(mask()),
+        encoded(mask() > 0),
+        encoded(np.zeros((SIDE, SIDE), np.bool_)),
+        encoded(rgb(3)[:20]),
+        DICOM,
+        b"",
+        b"text",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(NAMES, st.integers(0, 4), CONTENTS), max_size=9, unique_by=lambda file: file[:2]),
+    st.sampled_from([None, ("flair", "pre", "post")]),
+)
+def test_every_file_is_read_or_named(
+    given_files: list[tuple[str, int, bytes]], channels: tuple[str, ...] | None
+) -> None:
+    files = [NamedBytes(f"d/{name.format(n)}", data) for name, n, data in given_files]
+    try:
+        cases = find_cases(files)
+    except InputError as error:
+        check_sentence(error)
+        return
+    seen = {file.name for case in cases for file in case.files}
+    seen |= {f"d/{file.name}".removeprefix("d/d/") for case in cases for file in case.ignored}
+    accounted = {PurePosixPath(name).name for name in seen}
+    for case in cases:
+        try:
+            study = read_case(case, channels=channels)
+        except InputError as error:
+            check_sentence(error)
+            continue
+        listed = {PurePosixPath(file.name).name for file in study.source.files}
+        assert {PurePosixPath(file.name).name for file in case.files} <= listed
+        again = read_case(Case(case.case_id, case.files[::-1], case.ignored), channels=channels)
+        assert np.array_equal(again.slices, study.slices)
+        assert again.source == study.source
+    assert {PurePosixPath(file.name).name for file in files} == accounted
 
 
 @pytest.mark.parametrize(
