@@ -45,6 +45,9 @@ def predict(
     spacing: Annotated[
         str | None, typer.Option(help="mm between slices, rows, columns: 5,0.94,0.94. Without it: voxels.")
     ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="The order of the files' channels, where it is not pre,flair,post.")
+    ] = None,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
     as_json: JsonOption = False,
@@ -56,7 +59,12 @@ def predict(
     spacing_mm = parse_spacing(spacing)
     models = load_models(model)
     with quiet_decoders():
-        study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm)
+        study = read_study(
+            inputs[0] if len(inputs) == 1 else inputs,
+            case_id=case,
+            spacing_mm=spacing_mm,
+            channels=None if channels is None else [name.strip() for name in channels.split(",")],
+        )
     if spacing_mm is not None:
         study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
     with _results_folder(out) as folder:

@@ -122,8 +122,11 @@ def without_mask(study: Study) -> int:
     """How many slices no mask was supplied for; `Study.reference` takes them as free of tumour."""
     if study.reference is None:
         return len(study.slices)
+    if study.source.format.endswith("-stack"):
+        return 0
     roles = Counter(file.role for file in study.source.files)
-    return roles["slice"] - roles["mask"]
+    # A slice may be three files, one a sequence.
+    return min(roles["slice"], len(study.slices)) - roles["mask"]
 
 
 def fetch(dest: Path | None = None) -> Path:

@@ -6,7 +6,6 @@ the process, and nothing is shared between sessions except the networks' weights
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +16,7 @@ from brainseg import report
 from brainseg.io import Case, NamedBytes, find_cases, read_case
 from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
-from brainseg.types import CHANNELS, BrainsegError, InputError, Keep, Prediction, Spacing, Study, WeightsCard
+from brainseg.types import BrainsegError, InputError, Keep, Prediction, Spacing, Study, WeightsCard
 from brainseg.ui import state
 from brainseg.ui.job import UNEXPECTED, Job, Predict, Status
 from brainseg.ui.state import Jump, PredictionKey
@@ -30,7 +29,6 @@ MAX_KEPT = 2**30
 """Bytes of volumes and results that one session keeps beside those of the patient shown."""
 
 Cut = tuple[float, Keep]
-Channels = tuple[str, str, str]
 
 _log = logging.getLogger(__name__)
 _file_numbers = count(1)
@@ -89,7 +87,7 @@ class Patient:
     title: str
     case: Case
     synthetic: bool = False
-    channels: Channels | None = None
+    channels: tuple[str, ...] | None = None
     error: str | None = None
     note: str | None = None
     spacing: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -247,8 +245,8 @@ class Session:
         if patient is None:
             return
         with self._sentences() as failed:
-            order = None if channels is None else _checked(channels)
-            study = _read(patient.case, order)
+            order = None if channels is None else tuple(channels)
+            study = read_case(patient.case, channels=order)
         if failed:
             return
         with self._lock:
@@ -492,7 +490,7 @@ class Session:
         study = patient._read
         if study is None:
             with self._sentences() as failed:
-                study = _read(patient.case, patient.channels)
+                study = read_case(patient.case, channels=patient.channels)
             patient.error = failed[0] if failed else None
         with self._lock:
             if study is None or patient not in self._patients:
@@ -562,29 +560,6 @@ def progress_text(status: Status) -> str:
         others = "another run" if status.before == 1 else f"{status.before} other runs"
         return f"{which}: waiting for {others} on this computer"
     return f"{which}: slice {status.done} of {status.slices}" if status.slices else f"{which}: loading"
-
-
-def _checked(channels: Sequence[str]) -> Channels:
-    if sorted(channels) != sorted(CHANNELS):
-        raise InputError(f"The channel order must name each of {', '.join(CHANNELS)} once.")
-    first, second, third = channels
-    return first, second, third
-
-
-def _read(case: Case, channels: Channels | None) -> Study:
-    """A case whose files hold the sequences in this order."""
-    study = read_case(case)
-    if channels is None:
-        return study
-    order = ", ".join(channels)
-    # Other pixels under the same places: another volume, whose results are its own.
-    digest = hashlib.sha256(f"{study.source.sha256} {order}".encode()).hexdigest()
-    return replace(
-        study,
-        slices=study.slices[..., [channels.index(name) for name in CHANNELS]],
-        source=replace(study.source, sha256=digest),
-        notes=(*study.notes, f"Channels were taken in the stated order: {order}."),
-    )
 
 
 def _size(case: Case) -> int:
