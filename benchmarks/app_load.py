@@ -31,6 +31,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent
+_RUNNING = "Stop"
 _WHOLE_PAGE = ForwardMsg.FINISHED_SUCCESSFULLY
 
 
@@ -193,21 +194,26 @@ def measure(running: int, clicks: int) -> dict[str, Any]:
         alone = [reader.toggle("Largest region only") for _ in range(20)]
         over = threading.Event()
         others = [Tab(address) for _ in range(running)]
-        for tab in others:
+        users = [threading.Thread(target=keep_running, args=(tab, over)) for tab in others]
+        for tab, user in zip(others, users, strict=True):
             tab.click("Open the synthetic sample")
-            threading.Thread(target=keep_running, args=(tab, over), daemon=True).start()
+            user.start()
         time.sleep(3)
-        seconds = []
+        seconds, at_work = [], []
         for _ in range(clicks):
+            at_work.append(sum(tab.has(_RUNNING) for tab in others))
             seconds.append(reader.toggle("Largest region only"))
             time.sleep(0.3)
         over.set()
+        for user in users:
+            user.join()
         for tab in (reader, *others):
             tab.close()
     return {
         "cores": os.cpu_count(),
         "running": running,
         "clicks": clicks,
+        "runs_going_mean": round(float(np.mean(at_work)), 2),
         "alone_median_s": round(float(np.median(alone)), 3),
         "median_s": round(float(np.median(seconds)), 3),
         "p95_s": round(float(np.percentile(seconds, 95)), 3),
