@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from playwright.sync_api import Browser, sync_playwright
 
-from brainseg.measure import measure as read
+from brainseg.measure import measure as measure_finding
 from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import find
 from brainseg.types import Prediction, Source, Study
@@ -79,7 +79,7 @@ def messages() -> list[str]:
         probability = (1 / (1 + np.exp((noisy - 36 - 3 * i) / 3))).astype(np.float32)
         prediction = Prediction(name, name, "case", probability, 0.5, "all")
         prediction = replace(prediction, weights_sha256=name * 8)
-        readings.append(read(study, find(prediction)))
+        readings.append(measure_finding(study, find(prediction)))
         given.append(prediction_pack(prediction, state.pack_id(study, prediction)))
     given.append(state.view_message(study, readings))
     return [base64.b64encode(data).decode() for data in given]

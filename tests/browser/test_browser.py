@@ -218,7 +218,7 @@ def test_threshold_moves_masks_and_sends_no_image_again(reading: Page, watch: Wa
     reading.get_by_role("slider", name="U-Net (stored").first.press("End")
     first = reading.locator("table.figures").first.locator("tbody tr").first
     # The whole cell: a sensitivity may begin with the same digits.
-    expect(first.get_by_role("cell", name="0.99, largest region", exact=True)).to_be_visible()
+    expect(first.get_by_role("cell", name="0.99 (largest region)", exact=True)).to_be_visible()
     after = figures(reading)
     assert after["U-Net"]["Tumour voxels"] != before["U-Net"]["Tumour voxels"]
     assert after["U-Net++"] == before["U-Net++"]
