@@ -255,6 +255,13 @@ def test_blank_slices_in_fewer_bits_are_slices(blank: Pixels, dtype: Any) -> Non
     assert not study.slices[4:].any()
 
 
+def test_one_bit_slices_are_black_and_white() -> None:
+    files = [NamedBytes(f"P_flair_{n}.png", encoded(rgb(n)[..., 0] > 99)) for n in (1, 2)]
+    study = read(files)
+    assert study.slices.dtype == np.uint8
+    np.testing.assert_array_equal(study.slices[0, ..., 1], np.where(rgb(1)[..., 0] > 99, 255, 0))
+
+
 def test_a_grey_slice_that_holds_something_is_still_refused_among_colour() -> None:
     grey = encoded(rgb(9)[..., 0])
     assert "1 channel" in refusal([*patient(), NamedBytes("P/P_5.tif", grey)])

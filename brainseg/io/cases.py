@@ -186,7 +186,8 @@ def _nothing(ignored: Sequence[SourceFile]) -> str:
 
 def _clause(note: str) -> str:
     # Reasons are clauses ("DICOM is not read in ...") or what the file is ("a link to ...").
-    return f"it is {note}" if note.startswith(("a ", "an ")) else note
+    whole = " is not read in " in note
+    return f"it is {note}" if note.startswith(("a ", "an ")) and not whole else note
 
 
 def _without_pictures(images: list[_Found], ignored: list[SourceFile]) -> list[_Found]:
