@@ -401,7 +401,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 def test_names_of_users_are_no_markup(
     run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path
 ) -> None:
-    name = "[bold]x [link=y"
+    name = "A[bold]x [link=y"
     shutil.copytree(dataset / "CASE_B", tmp_path / "set" / name)
     for file in (tmp_path / "set" / name).iterdir():
         file.rename(file.with_name(file.name.replace("CASE_B", name)))

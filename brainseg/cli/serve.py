@@ -16,6 +16,6 @@ def serve_page(
     ] = "localhost",
 ) -> None:
     """Open the page in a browser: folders in, overlays out."""
-    from brainseg.ui.launch import serve
+    from brainseg.ui.streamlit.launch import serve
 
     serve(host, port)

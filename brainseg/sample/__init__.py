@@ -2,5 +2,7 @@
 
 from pathlib import Path
 
+__all__ = ["SYNTHETIC_GLIOMA"]
+
 SYNTHETIC_GLIOMA = Path(__file__).parent / "synthetic_glioma"
 """A patient folder in the layout of the LGG data set: 28 slices and their masks."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from brainseg.checkpoint import bundled_names, is_local, resolve
 
-_INSTALLED = Path(__file__).parent / "installed" / "app.py"
-_CLONE = Path(__file__).resolve().parents[2] / "app.py"
+_INSTALLED = Path(__file__).parents[1] / "installed" / "app.py"
+_CLONE = Path(__file__).resolve().parents[3] / "app.py"
 
 
 def serve(host: str, port: int) -> None:
