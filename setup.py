@@ -7,7 +7,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithPage(build_py):
-    """Copies app.py and its .streamlit folder into the package, where `brainseg.ui.streamlit.launch` finds them."""
+    """Copies app.py and its .streamlit folder into the package, for `brainseg.ui.streamlit.launch`."""
 
     def run(self) -> None:
         super().run()
