@@ -6,17 +6,38 @@ import difflib
 import math
 import reprlib
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
 LONGEST_TEXT = 1_000
 DEEPEST = 12
 _INT64 = 2**63
+_LARGEST = 1e300  # beyond it, an int may be none of the floats
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a number, stated at its field: `low` to `high`, without what is `open`."""
+
+    low: float
+    high: float
+    open: Literal["", "high", "both"] = ""
+
+    def holds(self, value: float) -> bool:
+        """NaN fails, as each comparison does."""
+        above = self.low < value if self.open == "both" else self.low <= value
+        return above and (value < self.high if self.open else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"must be above {self.low:,}" if self.open == "both" else f"must be {self.low:,} or more"
+        below = f", below {self.high:,}" if self.open == "high" else ""
+        return f"must lie in {self.low:,}..{self.high:,}{below}"
 
 
 class FieldError(ValueError):
@@ -30,8 +51,8 @@ def build(kind: type[T], raw: object, prefix: str = "") -> T:
     are finite, ints have 64 bits at most, text is one line of printable characters.
 
     Args:
-        kind: its fields may be bool, int, float, str, Literal, dict[str, Any], another dataclass, or a tuple
-            of one of them and an ellipsis.
+        kind: its fields may be bool, int, float, str, Literal, dict[str, Any], another dataclass, a tuple of
+            one of them and an ellipsis, or a number annotated with `Within`.
         raw: what json or tomllib returned.
         prefix: what stands before the names of its fields in messages, for instance ``"spec."``.
 
@@ -73,7 +94,7 @@ def readable(key: str) -> str:
 def _build(kind: Any, raw: object, prefix: str, root: Any) -> Any:
     if not isinstance(raw, dict):
         raise FieldError(f"{prefix.rstrip('.') or 'the whole'} must be a table, not {short(raw)}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = [item.name for item in fields(kind)]
     for key in raw:
         if key not in known:
@@ -102,6 +123,12 @@ def _nearest(key: str, known: Sequence[str], prefix: str, root: Any) -> str:
 
 
 def _value(hint: Any, value: Any, key: str, root: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        inner, within = get_args(hint)
+        number = _typed(inner, value, key)
+        if not within.holds(number):
+            raise FieldError(f"{key} {within}")
+        return number
     if is_dataclass(hint):
         return _build(hint, value, key + ".", root)
     origin = get_origin(hint)
@@ -120,12 +147,16 @@ def _value(hint: Any, value: Any, key: str, root: Any) -> Any:
             raise FieldError(f"{key} must be a table, not {short(value)}")
         _check_free(value, key, DEEPEST)
         return value
-    if hint is float and type(value) is int:
-        # Far beyond the range of a float there is no number to compare with either.
-        value = float(value) if abs(value) < _INT64 else math.inf
-    if type(value) is not hint:
-        raise FieldError(f"{key} must be {hint.__name__}, not {short(value)}")
+    value = _typed(hint, value, key)
     _check_plain(value, key)
+    return value
+
+
+def _typed(kind: Any, value: Any, key: str) -> Any:
+    if kind is float and type(value) is int and abs(value) < _LARGEST:
+        return float(value)
+    if type(value) is not kind:
+        raise FieldError(f"{key} must be {kind.__name__}, not {short(value)}")
     return value
 
 

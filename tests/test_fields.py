@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainseg.fields import DEEPEST, FieldError, build, read_at_most, short
+from brainseg.fields import DEEPEST, FieldError, Within, build, read_at_most, short
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Inner:
 
     size: int
     share: float = 0.5
+    part: Annotated[float, Within(0, 1, "high")] = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def test_a_mapping_becomes_what_it_describes() -> None:
         ({"inner": {"size": True}}, "inner.size must be int, not True"),
         ({"inner": {"size": 2**64}}, "inner.size must fit into 64 bits"),
         ({"inner": {"size": 1, "share": float("nan")}}, "inner.share must be a finite number"),
-        ({"inner": {"size": 1, "share": 10**400}}, "inner.share must be a finite number"),
+        ({"inner": {"size": 1, "share": 10**400}}, "inner.share must be float, not 1000"),
+        ({"inner": {"size": 1, "part": 1}}, "inner.part must lie in 0..1, below 1"),
+        ({"inner": {"size": 1, "part": "0"}}, "inner.part must be float, not '0'"),
         ({"inner": {"size": 1, "shar": 1}}, "unknown key inner.shar; did you mean inner.share?"),
         ({"size": 1}, "unknown key size; did you mean inner.size?"),
         ({"rows": {}}, "rows must be an array of tables, not {}"),
