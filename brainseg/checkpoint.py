@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import get_args
 
 import safetensors.torch
 import torch
 
+from brainseg.fields import FieldError, is_folder_name, read_at_most, short
+from brainseg.fields import build as build_fields
 from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
-from brainseg.preprocess import Preprocess
-from brainseg.types import Keep, ModelSpec, WeightsCard, WeightsError
+from brainseg.preprocess import MULTIPLE, Preprocess
+from brainseg.types import WeightsCard, WeightsError
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_BYTES = 4 * 2**20
+_SHA256 = re.compile("[0-9a-f]{64}")
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -75,7 +79,7 @@ def load(name: str | Path) -> LoadedModel:
         # Shapes without memory: the card may ask for more than there is, the file cannot.
         with torch.device("meta"):
             network = build(card.spec)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(
             f"{folder / CONFIG} describes a network that cannot be built; get the weights folder again"
         ) from error
@@ -83,13 +87,25 @@ def load(name: str | Path) -> LoadedModel:
     wrong = sorted(own.keys() ^ state.keys()) or sorted(
         key for key in own if own[key].shape != state[key].shape
     )
+    wrong = wrong or sorted(key for key in own if not _same_kind(own[key], state[key]))
     if wrong:
         raise WeightsError(
             f"{path} does not fit {ARCHITECTURES[card.spec.architecture].title} of width {card.spec.width} "
             f"({len(wrong)} tensors differ, first {wrong[0]}); these are weights of another network"
         )
     network.to_empty(device="cpu").load_state_dict(state)
+    # After the copy: a double may be finite and too large for a float.
+    endless = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if endless:
+        raise WeightsError(
+            f"{path} holds values that are not numbers (NaN or infinity, first in {endless[0]}); "
+            "get the weights folder again"
+        )
     return LoadedModel(card, network.eval())
+
+
+def _same_kind(own: torch.Tensor, given: torch.Tensor) -> bool:
+    return given.dtype in (_FLOATS if own.is_floating_point() else (torch.int64,))
 
 
 def is_local(name: str | Path) -> bool:
@@ -143,33 +159,58 @@ def read_card(folder: Path) -> WeightsCard:
         WeightsError: if it is missing or not a card.
     """
     path = folder / CONFIG
+    again = "get the weights folder again"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        spec = ModelSpec(**raw.pop("spec"))
-        for key in ("training_patients", "validation_patients"):
-            if not isinstance(raw[key], list):
-                raise TypeError(f"{key} must be a list")
-            raw[key] = tuple(raw[key])
-        card = WeightsCard(spec=spec, **raw)
-        Preprocess(**card.preprocess)
-        if (
-            not isinstance(card.sha256, str)
-            or not 0 <= card.threshold <= 1
-            or card.keep not in get_args(Keep)
-            or not 0 < card.temperature < math.inf
-        ):
-            raise ValueError("sha256, threshold, keep or temperature is out of range")
-        known = card.spec.architecture in ARCHITECTURES
+        card = _card(json.loads(read_at_most(path, _MOST_BYTES)))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing; this is not a weights folder") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a brainseg weights card; get the weights folder again") from error
-    if not known:
+    except FieldError as error:
+        raise WeightsError(f"{path} is not a brainseg weights card ({error}); {again}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a brainseg weights card; {again}") from error
+    if card.spec.architecture not in ARCHITECTURES:
         raise WeightsError(
-            f"{path} names architecture {card.spec.architecture!r}, which is not one of "
+            f"{path} names architecture {short(card.spec.architecture)}, which is not one of "
             f"{', '.join(ARCHITECTURES)}; get other weights or a newer brainseg"
         )
     return card
+
+
+def _card(raw: object) -> WeightsCard:
+    card = build_fields(WeightsCard, raw)
+    preprocess = build_fields(Preprocess, card.preprocess, "preprocess.")
+    figures = card.metrics
+    shares = {key: figures.get(key) for key in ("dice_mean", "dice_median")}
+    rules = [
+        # Marking patients seen in training must not be lost with the list.
+        *(
+            (isinstance(raw, dict) and key in raw, f"{key} is missing")
+            for key in ("training_patients", "validation_patients")
+        ),
+        (is_folder_name(card.name), "name must be good for a folder, without slashes"),
+        (_SHA256.fullmatch(card.sha256) is not None, "sha256 must be 64 hexadecimal digits"),
+        (card.spec.width > 0, "spec.width must be above 0"),
+        (0 <= card.spec.dropout < 1, "spec.dropout must lie in 0..1, below 1"),
+        (preprocess.size % MULTIPLE == 0, f"preprocess.size must be divisible by {MULTIPLE}"),
+        (0 <= card.threshold <= 1, "threshold must lie in 0..1"),
+        (0.01 <= card.temperature <= 100, "temperature must lie in 0.01..100"),
+        *(
+            (value is None or _is_share(value), f"metrics.{key} must lie in 0..1")
+            for key, value in shares.items()
+        ),
+        (
+            type(figures.get("cases", 0)) is int and figures.get("cases", 0) >= 0,
+            "metrics.cases must be a number of patients",
+        ),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise FieldError(sentence)
+    return card
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def write_card(folder: Path, card: WeightsCard) -> None:

@@ -91,6 +91,11 @@ def readable(key: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in key[:60]) + "…" * (len(key) > 60)
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a name can be that of a folder: not empty, no slashes, not dots alone."""
+    return bool(name.strip(".")) and not set("/\\") & set(name)
+
+
 def _build(kind: Any, raw: object, prefix: str, root: Any) -> Any:
     if not isinstance(raw, dict):
         raise FieldError(f"{prefix.rstrip('.') or 'the whole'} must be a table, not {short(raw)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from brainseg.fields import FieldError, Within, build, read_at_most, readable, short
+from brainseg.fields import FieldError, Within, build, is_folder_name, read_at_most, readable, short
 from brainseg.models import ARCHITECTURES
 from brainseg.models.blocks import GROUPS
 from brainseg.preprocess import MULTIPLE, Preprocess
@@ -233,7 +233,7 @@ def _check(recipe: Recipe, where: str) -> None:
     nested = [name for name in ARCHITECTURES if name.endswith("unetpp")]
     rules = [
         (
-            bool(recipe.name.strip(".")) and Path(recipe.name).name == recipe.name,
+            is_folder_name(recipe.name),
             "name must be good for a folder, without slashes",
         ),
         (
