@@ -16,7 +16,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from brainseg.fields import FieldError, is_folder_name, read_at_most, short
+from brainseg.fields import FieldError, is_folder_name, read_at_most, readable, short
 from brainseg.fields import build as build_fields
 from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
 from brainseg.preprocess import MULTIPLE, Preprocess
@@ -91,7 +91,7 @@ def load(name: str | Path) -> LoadedModel:
     if wrong:
         raise WeightsError(
             f"{path} does not fit {ARCHITECTURES[card.spec.architecture].title} of width {card.spec.width} "
-            f"({len(wrong)} tensors differ, first {wrong[0]}); these are weights of another network"
+            f"({len(wrong)} tensors differ, first {readable(wrong[0])}); these are weights of another network"
         )
     network.to_empty(device="cpu").load_state_dict(state)
     # After the copy: a double may be finite and too large for a float.

@@ -405,6 +405,8 @@ def test_one_tensor_too_many(folder: Path) -> None:
     state = safetensors.torch.load_file(folder / TENSORS)
     put_tensors(folder, safetensors.torch.save({**state, "extra": torch.zeros(1)}))
     assert "1 tensors differ, first extra" in complaint(folder)
+    put_tensors(folder, safetensors.torch.save({**state, "a\nb" + "x" * 1000: torch.zeros(1)}))
+    assert "1 tensors differ, first a?bxxx" in complaint(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
