@@ -53,8 +53,7 @@ def parse(name: str) -> Name:
     number = None
     found = _NUMBER.search(stem)
     if found and len(found[0].lstrip("0")) <= 4:
-        # Without its zeros: int() refuses thousands of digits.
-        number = int(found[0].lstrip("0") or "0")
+        number = int(found[0])
         stem, before = _strip_end(stem[: found.start()].rstrip(_SEPARATORS))
         mask = mask or before
     stem, front = _strip_start(stem)
