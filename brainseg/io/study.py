@@ -95,6 +95,9 @@ def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
     _check_pairs(images, marks)
     _check_alike(images)
     volume = np.stack([plane.pixels for plane in images])
+    if volume.dtype == np.bool_:
+        # A study holds numbers, which bits are not for percentiles and differences.
+        volume = volume.astype(np.uint8) * np.uint8(255)
     notes = [*_about_numbers(images), *_about_channels(slices, volume, case.case_id)]
     if volume.shape[-1] == 1:
         volume = np.repeat(volume, 3, axis=-1)
