@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import typer
 
 from brainseg.checkpoint import load
+from brainseg.evaluation.cohort import evaluate
 from brainseg.training.config import read_recipe
-from brainseg.training.evaluate import evaluate
 from brainseg.training.loop import train
 
 HERE = Path(__file__).resolve().parent

@@ -21,11 +21,11 @@ from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 
 from brainseg.checkpoint import bundled, load
+from brainseg.datasets.lgg import read_patients
+from brainseg.evaluation.patient import ENSEMBLE
 from brainseg.inference import Predictor
-from brainseg.metrics import dice
+from brainseg.measure import dice
 from brainseg.postprocess import segment
-from brainseg.training.data import read_patients
-from brainseg.training.evaluate import ENSEMBLE
 from brainseg.training.loop import THRESHOLDS
 from brainseg.types import BoolArray, FloatArray
 

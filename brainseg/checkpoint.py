@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from brainseg.fields import FieldError, is_folder_name, read_at_most, readable, short
 from brainseg.fields import build as build_fields
+from brainseg.files import atomic_write
 from brainseg.models import ARCHITECTURES, UNet, UNetPP, build
 from brainseg.preprocess import MULTIPLE, Preprocess
 from brainseg.types import WeightsCard, WeightsError
@@ -216,14 +216,8 @@ def _is_share(value: object) -> bool:
 def write_card(folder: Path, card: WeightsCard) -> None:
     """Write config.json of a weights folder."""
     ordered = {field.name: asdict(card)[field.name] for field in fields(card)}
-    _write(folder / CONFIG, (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write all of a file or none: a kill in between leaves the one before."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with atomic_write(folder / CONFIG) as file:
+        file.write((json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard:
@@ -238,7 +232,8 @@ def save(folder: Path, network: UNet | UNetPP, card: WeightsCard) -> WeightsCard
         for key, value in network.state_dict().items()
     }
     data = safetensors.torch.save(state, metadata={"format": "pt"})
-    _write(folder / TENSORS, data)
+    with atomic_write(folder / TENSORS) as file:
+        file.write(data)
     card = replace(card, sha256=hashlib.sha256(data).hexdigest())
     write_card(folder, card)
     return card

@@ -12,8 +12,6 @@ from scipy import ndimage
 
 from brainseg.types import BoolArray, Box, FloatArray
 
-__all__ = ["Head", "find_head"]
-
 # Fine enough for a box, coarse enough that noise and thin captions average away.
 _COARSE = 128
 # Between air and brain; a head is darker at its rim than the threshold that Otsu puts there.

@@ -189,8 +189,3 @@ class Predictor:
             seen_in_training=study.case_id in card.training_patients,
             tta=tta,
         )
-
-
-def attention_on_slices(attention: AttentionMap) -> FloatArray:
-    """A gate's coefficients resampled bilinearly to the slice grid: (S, H, W) float32 in 0..1."""
-    return invert(attention.coefficients.astype(np.float32), attention.letterbox)

@@ -1,4 +1,4 @@
-"""Masks, probabilities and attention as colour: arrays in, RGB uint8 out.
+"""Colours, palettes, and masks painted over images: arrays in, RGB uint8 out.
 
 An image to paint on (`base`) is (H, W) or (H, W, 3) uint8; every result is a new (H, W, 3) uint8.
 Colours are "#RRGGBB" strings, so that the page, its charts and these functions share the constants.
@@ -14,26 +14,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from brainseg.types import BoolArray
-
-__all__ = [
-    "FALSE_NEGATIVE",
-    "FALSE_POSITIVE",
-    "MODEL_COLOURS",
-    "MODEL_DASHES",
-    "PREDICTION",
-    "REFERENCE",
-    "TRUE_POSITIVE",
-    "Palette",
-    "RgbArray",
-    "confusion",
-    "display_range",
-    "heat",
-    "outline",
-    "overlay_mask",
-    "palette",
-    "rgb",
-    "window",
-]
 
 RgbArray = npt.NDArray[np.uint8]
 Palette = Literal["viridis", "magma"]
@@ -160,72 +140,14 @@ def palette(name: Palette) -> RgbArray:
     return colours
 
 
-def heat(
-    values: npt.NDArray[np.floating[Any]],
-    name: Palette,
-    base: npt.NDArray[np.uint8] | None = None,
-    opacity: float = 1.0,
-) -> RgbArray:
-    """Values on the fixed scale 0 to 1 as colours of a perceptual map.
-
-    Args:
-        values: (H, W) floating point; what lies outside 0..1 takes the colour of the nearer end.
-        name: ``"viridis"`` for probability, ``"magma"`` for attention.
-        base: (H, W) or (H, W, 3) uint8 image below; black when None.
-        opacity: 0 (leaves the image) to 1 (hides it).
-
-    Raises:
-        ValueError: if the arrays do not fit, a value is NaN or `opacity` is out of range.
-    """
-    if values.ndim != 2:
-        raise ValueError(f"values must be (H, W), not {values.shape}")
-    if np.isnan(values).any():
-        raise ValueError("values must not be NaN")
-    colours = palette(name)[np.rint(np.clip(values.astype(np.float64), 0, 1) * 255).astype(np.uint8)]
-    return _blend(_as_rgb(base, values.shape), colours, opacity)
-
-
-def confusion(
-    mask: BoolArray,
-    reference: BoolArray,
-    base: npt.NDArray[np.uint8] | None = None,
-    opacity: float = 1.0,
-) -> RgbArray:
-    """True positives, false positives and false negatives in their three colours.
-
-    Args:
-        mask: (H, W) bool.
-        reference: (H, W) bool.
-        base: (H, W) or (H, W, 3) uint8 image below; black when None.
-        opacity: 0 (leaves the image) to 1 (hides it).
-
-    Raises:
-        ValueError: if the arrays do not fit or `opacity` is out of range.
-    """
-    _check_mask(mask)
-    _check_mask(reference)
-    if mask.shape != reference.shape:
-        raise ValueError(f"mask is {mask.shape}, reference is {reference.shape}")
-    picture = _as_rgb(base, mask.shape)
-    for where, colour in (
-        (mask & reference, TRUE_POSITIVE),
-        (mask & ~reference, FALSE_POSITIVE),
-        (~mask & reference, FALSE_NEGATIVE),
-    ):
-        picture = overlay_mask(picture, where, colour, opacity)
-    return picture
-
-
 def _blend(below: RgbArray, above: npt.NDArray[Any], opacity: float) -> RgbArray:
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in 0..1, got {opacity}")
     return np.rint(below * (1 - opacity) + above * opacity).astype(np.uint8)
 
 
-def _as_rgb(base: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> RgbArray:
+def _as_rgb(base: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> RgbArray:
     """A fresh (H, W, 3) uint8 picture of that (H, W)."""
-    if base is None:
-        return np.zeros((*shape, 3), dtype=np.uint8)
     if base.dtype != np.uint8 or base.shape not in (shape, (*shape, 3)):
         raise ValueError(f"base must be uint8 {shape} or {(*shape, 3)}, not {base.dtype} {base.shape}")
     return np.repeat(base[..., None], 3, axis=-1) if base.ndim == 2 else base.copy()

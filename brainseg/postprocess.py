@@ -9,8 +9,6 @@ from scipy import ndimage
 
 from brainseg.types import BoolArray, FloatArray, Keep, Prediction
 
-__all__ = ["Finding", "find", "segment"]
-
 
 @dataclass(frozen=True, eq=False)
 class Finding:

@@ -5,6 +5,7 @@ Axis letters used everywhere: S slices, H rows, W columns. Nothing here imports 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ BoolArray = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 FileRole = Literal["slice", "mask", "ignored"]
 Keep = Literal["all", "largest"]
+Say = Callable[[str, int, int], None]
+"""Told in a sentence what is being done, how much of it is done, and how much there is."""
 
 
 class BrainsegError(Exception):

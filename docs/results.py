@@ -19,9 +19,9 @@ import jinja2
 import numpy as np
 
 from brainseg.checkpoint import bundled
+from brainseg.evaluation.patient import ENSEMBLE
 from brainseg.models import ARCHITECTURES
 from brainseg.training.config import read_recipe
-from brainseg.training.evaluate import ENSEMBLE
 from brainseg.types import WeightsCard
 
 HERE = Path(__file__).resolve().parent
@@ -41,14 +41,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def read(name: str) -> Any:
+def stored(name: str) -> Any:
     """A result file of the benchmarks."""
     return json.loads((RESULTS / name).read_bytes())
 
 
 def main_table(cards: dict[str, WeightsCard]) -> str:
     """The four networks and their mean on the validation patients, beside targets and earlier figures."""
-    found = read("evaluation.json")["models"]
+    found = stored("evaluation.json")["models"]
     for name, card in cards.items():
         used = (card.sha256, card.threshold, card.keep, card.temperature)
         if tuple(found[name][key] for key in ("weights_sha256", "threshold", "keep", "temperature")) != used:
@@ -161,7 +161,7 @@ def behaviour(cards: dict[str, WeightsCard]) -> str:
 
 def operating_points(cards: dict[str, WeightsCard]) -> str:
     """Flips and post-processing, each at its best threshold."""
-    result = read("operating_points.json")
+    result = stored("operating_points.json")
     stated = {name: [card.sha256, card.temperature] for name, card in cards.items()}
     if result["weights"] != stated:
         raise SystemExit(
@@ -199,7 +199,7 @@ def paired(
 
 def ablations() -> str:
     """Every variant against the recipe, patient by patient."""
-    result = read("ablations.json")
+    result = stored("ablations.json")
     by_variant: dict[str, list[dict[str, Any]]] = {}
     for run in result["runs"]:
         by_variant.setdefault(run["variant"], []).append(run)
@@ -239,7 +239,7 @@ def ablations() -> str:
 
 def speed() -> str:
     """Training speed, ratios of one run."""
-    result = read("train_speed.json")
+    result = stored("train_speed.json")
     rows = [
         [
             row["network"],
@@ -264,7 +264,7 @@ def page() -> str:
     """The whole of RESULTS.md."""
     cards = bundled()
     first = next(iter(cards.values()))
-    common = [f"`{change}`" for change in read("ablations.json")["common"]]
+    common = [f"`{change}`" for change in stored("ablations.json")["common"]]
     template = jinja2.Template(
         TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
+from PIL import Image
+
+from brainseg.checkpoint import save
+from brainseg.models import ARCHITECTURES, build
+from brainseg.types import ModelSpec, WeightsCard
 
 SIZE = 64
 PATIENTS = [f"SYN_{place}_{number:04d}_20000101" for place in ("AA", "BB") for number in (1, 2)]
@@ -30,4 +36,39 @@ def lgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tifffile.imwrite(root / patient / f"{name}.tif", pixels, photometric="rgb")
             tifffile.imwrite(root / patient / f"{name}_mask.tif", mask.astype(np.uint8) * 255)
     (root / "folds.json").write_text(json.dumps({"folds": [PATIENTS[:1], PATIENTS[1:]]}))
+    return root
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random weights of all four networks; the head lets some pixels be tumour."""
+    root = tmp_path_factory.mktemp("weights")
+    for name in ARCHITECTURES:
+        torch.manual_seed(0)
+        spec = ModelSpec(name, width=4)
+        network = build(spec)
+        with torch.no_grad():
+            network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
+            network.head.bias.zero_()
+        card = WeightsCard(
+            name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",), ("CASE_B", "CASE_C")
+        )
+        save(root / name, network, card)
+    return {name: root / name for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients in the LGG layout; the third has no tumour."""
+    root = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    for case in ("CASE_A", "CASE_B", "CASE_C"):
+        (root / case).mkdir()
+        for number in range(1, 4):
+            image = rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+            mask = np.zeros((SIZE, SIZE), np.uint8)
+            if case != "CASE_C":
+                mask[20:40, 10 : 20 + 4 * number] = 255
+            Image.fromarray(image).save(root / case / f"{case}_{number}.tif")
+            Image.fromarray(mask).save(root / case / f"{case}_{number}_mask.tif")
     return root

@@ -440,7 +440,7 @@ def test_a_download_that_fails_is_one_sentence_and_logs_no_patient(
 
     upload(page, patient())
     run_models(page)
-    monkeypatch.setattr(streamlit_app.export, "report", fail)
+    monkeypatch.setattr(streamlit_app.report, "report", fail)
     build = asks_for(page, monkeypatch)
     session = page.session_state["brainseg"]
     answered = session.answered

@@ -15,55 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import brainseg
 from brainseg import cli
 from brainseg.checkpoint import load, save
 from brainseg.inference import Predictor
-from brainseg.metrics import compare
-from brainseg.models import ARCHITECTURES, build
+from brainseg.measure import compare
+from brainseg.models import ARCHITECTURES
 from brainseg.postprocess import segment
-from brainseg.types import RESEARCH_USE, ModelSpec, WeightsCard
+from brainseg.types import RESEARCH_USE
 
-SIZE = 64
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny random weights of all four networks; the head lets some pixels be tumour."""
-    root = tmp_path_factory.mktemp("weights")
-    for name in ARCHITECTURES:
-        torch.manual_seed(0)
-        spec = ModelSpec(name, width=4)
-        network = build(spec)
-        with torch.no_grad():
-            network.head.weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
-            network.head.bias.zero_()
-        card = WeightsCard(
-            name, spec, {"size": SIZE}, 0.5, "all", "", "cc-by-nc-sa-4.0", ("CASE_A",), ("CASE_B", "CASE_C")
-        )
-        save(root / name, network, card)
-    return {name: root / name for name in ARCHITECTURES}
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three patients in the LGG layout; the third has no tumour."""
-    root = tmp_path_factory.mktemp("dataset")
-    rng = np.random.default_rng(0)
-    for case in ("CASE_A", "CASE_B", "CASE_C"):
-        (root / case).mkdir()
-        for number in range(1, 4):
-            image = rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-            mask = np.zeros((SIZE, SIZE), np.uint8)
-            if case != "CASE_C":
-                mask[20:40, 10 : 20 + 4 * number] = 255
-            Image.fromarray(image).save(root / case / f"{case}_{number}.tif")
-            Image.fromarray(mask).save(root / case / f"{case}_{number}_mask.tif")
-    return root
 
 
 @pytest.fixture
@@ -223,7 +187,12 @@ def test_write_card_states_what_evaluate_prints(run: Run, folders, dataset, tmp_
     text = (tmp_path / "unet" / "README.md").read_text()
     assert f"| {row['dice_mean']:.3f} | {row['dice_median']:.3f} |" in text
     assert "starting from the weights other (sha256 abababababab)" in text
-    assert text.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
+    stated = ModelCard(text).data
+    assert (stated.license, stated.model_name) == ("cc-by-nc-sa-4.0", "unet")
+    assert [one.metric_value for one in stated.eval_results] == [
+        round(row[key], 3) for key in ("dice_mean", "dice_median")
+    ]
+    assert stated.eval_results[0].metric_args == {"protocol": card.metrics["protocol"]}
     assert RESEARCH_USE in text
 
     lacking = row["missing_sequences"]
@@ -367,3 +336,55 @@ def test_several_patients_need_a_choice(run: Run, folders, dataset) -> None:
     code, out, _ = run("predict", dataset, "--case", "CASE_C", "--model", folders["unet"], "--json")
     assert code == 0
     assert json.loads(out)["case_id"] == "CASE_C"
+
+
+def test_out_never_mixes_two_runs_and_is_checked_first(run: Run, folders, dataset, tmp_path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "earlier.json").touch()
+    (tmp_path / "file").touch()
+    for out in ("used", "file", "file/below"):
+        code, printed, err = run(
+            "predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / out
+        )
+        assert (code, printed) == (2, "")
+        assert "--out" in err
+        assert "slices" not in err, "no network has run"
+    (tmp_path / "empty").mkdir()
+    code, _, _ = run("predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / "empty")
+    assert code == 0
+    assert (tmp_path / "empty" / "CASE_B.json").is_file()
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    run: Run, folders, dataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("brainseg.report.overlays_zip", full)
+    code, _, err = run(
+        "predict", dataset / "CASE_B", "--model", folders["unet"], "--out", tmp_path / "made" / "here"
+    )
+    assert code == 2
+    assert "No space left" in err
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_names_of_users_are_no_markup(run: Run, folders, dataset, tmp_path) -> None:
+    name = "[bold]x [link=y"
+    shutil.copytree(dataset / "CASE_B", tmp_path / "set" / name)
+    for file in (tmp_path / "set" / name).iterdir():
+        file.rename(file.with_name(file.name.replace("CASE_B", name)))
+    model = load(folders["unet"])
+    save(tmp_path / "w", model.network, replace(model.card, name="[red]net[/nothing]"))
+    code, out, err = run("predict", tmp_path / "set" / name, "--model", tmp_path / "w")
+    assert (code, "Traceback" in err) == (0, False)
+    assert name in out
+    assert "[red]net[/nothing]" in out
+    code, out, _ = run("evaluate", tmp_path / "set", "--model", tmp_path / "w")
+    assert code == 0
+    assert "[red]net[/nothing]" in out
+    (tmp_path / "set" / name / f"{name}_2_mask.tif").unlink()
+    code, out, _ = run("data", "check", tmp_path / "set")
+    assert code == 2
+    assert name in out

@@ -18,32 +18,37 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "types": 0,
     "io": 1,
-    "preprocess": 1,
-    "metrics": 1,
+    "head": 1,
+    "preprocess": 2,
+    "datasets": 2,
+    "measure": 2,
     "overlay": 1,
     "postprocess": 1,
     "phantom": 1,
-    "export": 2,
-    "models": 2,
-    "checkpoint": 3,
-    "inference": 4,
-    "training": 5,
-    "ui": 5,
-    "cli": 6,
-    "__main__": 7,
-    "app": 7,
+    "fields": 0,
+    "files": 0,
+    "report": 3,
+    "models": 3,
+    "checkpoint": 4,
+    "inference": 5,
+    "evaluation": 6,
+    "training": 7,
+    "ui": 7,
+    "cli": 8,
+    "__main__": 9,
+    "app": 9,
 }
 # Heavy or replaceable libraries, and the parts that may know them.
 KEEPERS = {
     "torch": {"models", "checkpoint", "inference", "training"},
     "safetensors": {"checkpoint", "training"},
-    "huggingface_hub": {"checkpoint", "cli"},
+    "huggingface_hub": {"checkpoint", "evaluation"},
     "albumentations": {"training"},
     "accelerate": {"training"},
     "streamlit": {"ui", "app"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
-    "kagglehub": {"training", "cli"},
+    "kagglehub": set[str](),
     "pickle": set[str](),
 }
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
@@ -85,6 +90,37 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not wrong, f"{own} must not import {wrong}"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_stands_in_packages_alone_and_is_true(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lists = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    if path.name != "__init__.py":
+        assert not lists, "a module's public names are those without an underscore"
+        return
+    package = ".".join(path.parent.relative_to(ROOT).parts)
+    offered = {name for node in tree.body for name in names_offered(node, package)}
+    assert offered == set(*lists)
+    assert not lists or len(lists[0]) == len(set(lists[0]))
+
+
+def names_offered(node: ast.stmt, package: str) -> set[str]:
+    """Public names that a statement of a package brings in from its own modules or defines."""
+    found: set[str] = set()
+    if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
+        found = {alias.asname or alias.name for alias in node.names}
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        found = {name for one in node.body for name in names_offered(one, package)}
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        found = {node.name}
+    elif isinstance(node, ast.Assign):
+        found = {ast.unparse(target) for target in node.targets}
+    return {name for name in found if not name.startswith("_")}
+
+
 def test_the_app_never_imports_training() -> None:
     faces = [path for path in SOURCES if part(path) in ("ui", "app")]
     assert len(faces) > 3
@@ -116,7 +152,18 @@ def loaded(*modules: str) -> list[set[str]]:
     return [set(json.loads(line)) for line in run.stdout.splitlines()]
 
 
-TORCH_FREE = ("io", "metrics", "preprocess", "overlay", "postprocess", "export", "phantom")
+TORCH_FREE = (
+    "files",
+    "datasets",
+    "io",
+    "measure",
+    "preprocess",
+    "overlay",
+    "postprocess",
+    "report",
+    "phantom",
+    "cli",
+)
 
 
 def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:

@@ -19,7 +19,6 @@ from brainseg.checkpoint import LoadedModel, save
 from brainseg.inference import (
     BATCH,
     Predictor,
-    attention_on_slices,
     autocast,
     capture_gates,
     choose_device,
@@ -28,10 +27,7 @@ from brainseg.inference import (
 from brainseg.models import ARCHITECTURES, build
 from brainseg.preprocess import Preprocess, invert
 from brainseg.types import (
-    AttentionMap,
-    Box,
     Cancelled,
-    Letterbox,
     ModelSpec,
     Prediction,
     Source,
@@ -130,7 +126,7 @@ def test_any_size_of_slices(height: int, width: int) -> None:
     prediction = predictor("attention_unet").predict(study)
     assert prediction.probability.shape == (2, height, width)
     assert np.isfinite(prediction.probability).all()
-    assert all(attention_on_slices(item).shape == (2, height, width) for item in prediction.attention)
+    assert all(item.letterbox.original == (height, width) for item in prediction.attention)
 
 
 def test_the_card_and_the_study_are_carried_over() -> None:
@@ -360,30 +356,6 @@ def test_passes_of_another_thread_are_not_recorded() -> None:
         other.start()
         other.join()
     assert all(torch.equal(value, mine[key]) for key, value in seen.items())
-
-
-def test_attention_lies_over_the_slices() -> None:
-    """300 x 200 was resized to 256 x 171 and padded to 176 columns: 44 of 88 gate columns are 88 of 171."""
-    coefficients = np.zeros((2, 128, 88), np.float16)
-    coefficients[1, :64, :44] = 1
-    letterbox = Letterbox((300, 200), Box(0, 0, 300, 200), (256, 171), (256, 176))
-    out = attention_on_slices(AttentionMap("x0", 0, coefficients, letterbox))
-    assert out.shape == (2, 300, 200)
-    assert out.dtype == np.float32
-    assert 0 <= out.min() <= out.max() <= 1
-    assert not out[0].any()
-    assert (np.abs((out[1, :140] >= 0.5).sum(axis=1) - 88 * 200 / 171) <= 1).all()
-    assert (np.abs((out[1, :, :90] >= 0.5).sum(axis=0) - 150) <= 1).all()
-
-
-def test_attention_of_a_prediction_on_the_slice_grid() -> None:
-    for item in predictor("attention_unet").predict(make_study(2)).attention:
-        out = attention_on_slices(item)
-        assert out.shape == (2, *GRID)
-        assert 0 <= out.min() <= out.max() <= 1
-        # Bilinear resampling stays within the coefficients it was made from.
-        assert item.coefficients.min() <= out.min() + 1e-6
-        assert out.max() <= item.coefficients.max() + 1e-6
 
 
 # --- devices and precision ---

@@ -17,9 +17,7 @@ from brainseg.overlay import (
     PREDICTION,
     REFERENCE,
     TRUE_POSITIVE,
-    confusion,
     display_range,
-    heat,
     outline,
     overlay_mask,
     palette,
@@ -177,35 +175,6 @@ def test_palette_is_perceptual_and_red_green_blue(name: overlay.Palette) -> None
         colours[0] = 0
 
 
-def test_heat_has_a_fixed_scale() -> None:
-    colours = palette("magma")
-    values = np.array([[0.0, 0.5], [1.0, 1.0001]], dtype=np.float32)
-    picture = heat(values, "magma")
-    assert np.array_equal(picture, colours[[[0, 128], [255, 255]]])
-    alone = heat(np.full((2, 2), 0.25, dtype=np.float16), "magma")
-    assert (alone == colours[64]).all(), "a flat map is not stretched"
-
-
-def test_heat_over_a_base() -> None:
-    values = np.zeros((4, 4), dtype=np.float32)
-    assert (heat(values, "viridis", GREY, 0.0) == 100).all()
-    expected = np.rint(100 * 0.75 + palette("viridis")[0] * 0.25)
-    assert (heat(values, "viridis", GREY, 0.25) == expected).all()
-
-
-def test_confusion_colours() -> None:
-    mask = np.array([[True, True], [False, False]])
-    reference = np.array([[True, False], [True, False]])
-    picture = confusion(mask, reference)
-    assert picture[0, 0].tolist() == list(rgb(TRUE_POSITIVE))
-    assert picture[0, 1].tolist() == list(rgb(FALSE_POSITIVE))
-    assert picture[1, 0].tolist() == list(rgb(FALSE_NEGATIVE))
-    assert picture[1, 1].tolist() == [0, 0, 0]
-    over = confusion(mask, reference, GREY[:2, :2], 0.5)
-    assert over[1, 1].tolist() == [100, 100, 100]
-    assert np.array_equal(over[0, 0], np.rint((np.array(rgb(TRUE_POSITIVE)) + 100) / 2))
-
-
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="base must be"):
         overlay_mask(GREY.astype(np.float32), SQUARE, REFERENCE, 0.5)  # type: ignore[arg-type]
@@ -216,13 +185,3 @@ def test_bad_arguments() -> None:
     for opacity in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="opacity"):
             overlay_mask(GREY, SQUARE, REFERENCE, opacity)
-    with pytest.raises(ValueError, match="NaN"):
-        heat(np.full((2, 2), np.nan), "viridis")
-    with pytest.raises(ValueError, match="values must be"):
-        heat(np.zeros((2, 2, 2)), "viridis")
-    with pytest.raises(ValueError, match="reference is"):
-        confusion(SQUARE, SQUARE[:2])
-
-
-def test_public_names_exist() -> None:
-    assert all(hasattr(overlay, name) for name in overlay.__all__)

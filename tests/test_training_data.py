@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,15 +21,9 @@ from brainseg.training.data import (
     SliceData,
     augmented,
     draws,
-    institution,
-    make_folds,
     make_loader,
     make_pipeline,
-    patient_folders,
-    read_fold,
-    read_patients,
     share,
-    without_mask,
     workers_beside,
 )
 from brainseg.types import InputError, Source, Study
@@ -65,60 +56,6 @@ def study(case_id: str = "SYN_AA_0001_20000101", slices: int = 4, size: int = SI
     )
 
 
-def write_patient(folder: Path, numbers: Sequence[int], masks: Sequence[int] | None = None) -> None:
-    """Slices whose grey level is ten times their number, in the layout of the LGG data."""
-    folder.mkdir(parents=True)
-    for number in numbers:
-        pixels = np.full((16, 16, 3), 10 * number, np.uint8)
-        pixels[0], pixels[1] = 0, 5
-        name = f"{folder.name}_{number}"
-        tifffile.imwrite(folder / f"{name}.tif", pixels, photometric="rgb")
-        if masks is None or number in masks:
-            mask = np.zeros((16, 16), np.uint8)
-            mask[4:8, 4:8] = 255
-            tifffile.imwrite(folder / f"{name}_mask.tif", mask)
-
-
-# --- patients ---------------------------------------------------------------------------------------------
-
-
-def test_slices_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    write_patient(tmp_path / "SYN_AA_0001", range(1, 13))
-    (one,) = read_patients(tmp_path, ["SYN_AA_0001"])
-    assert one.slice_numbers == tuple(range(1, 13))
-    assert [int(image.max()) for image in one.slices] == [10 * n for n in range(1, 13)]
-    assert without_mask(one) == 0
-
-
-def test_patient_folders_in_natural_order_without_the_empty_and_the_hidden(tmp_path: Path) -> None:
-    for name in ("P_A_10", "P_A_2", "P_A_3", ".cache"):
-        (tmp_path / "kaggle_3m" / name).mkdir(parents=True)
-        (tmp_path / "kaggle_3m" / name / "x.tif").touch()
-    (tmp_path / "kaggle_3m" / "P_A_1").mkdir()
-    (tmp_path / "kaggle_3m" / "data.csv").touch()
-    assert list(patient_folders(tmp_path)) == ["P_A_2", "P_A_3", "P_A_10"]
-    assert list(patient_folders(tmp_path / "kaggle_3m")) == ["P_A_2", "P_A_3", "P_A_10"]
-    assert list(patient_folders(tmp_path, empty=True)) == ["P_A_1", "P_A_2", "P_A_3", "P_A_10"]
-
-
-def test_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a folder"):
-        patient_folders(tmp_path / "none")
-    with pytest.raises(InputError, match="no patient folders"):
-        patient_folders(tmp_path)
-
-
-def test_training_asks_for_every_mask(tmp_path: Path) -> None:
-    write_patient(tmp_path / "SYN_AA_0001", [1, 2, 3], masks=[1, 3])
-    write_patient(tmp_path / "SYN_AA_0002", [1, 2], masks=[])
-    with pytest.raises(InputError, match=r"SYN_AA_0001 has no mask for 1 slice;"):
-        read_patients(tmp_path, ["SYN_AA_0001"])
-    with pytest.raises(InputError, match=r"SYN_AA_0002 has no mask for 2 slices;"):
-        read_patients(tmp_path, ["SYN_AA_0002"])
-    with pytest.raises(InputError, match=r"lacks 2 patients of the split, first SYN_AA_0008"):
-        read_patients(tmp_path, ["SYN_AA_0001", "SYN_AA_0008", "SYN_AA_0009"])
-
-
 def test_slices_that_are_not_square_are_refused() -> None:
     whole = study()
     assert whole.reference is not None
@@ -134,71 +71,6 @@ def test_slices_of_another_size_are_resized_with_their_masks() -> None:
     assert data.images.shape == (len(whole.slices), 32, 32, 3)
     share = whole.reference.mean(axis=(1, 2))
     assert np.abs(data.masks.mean(axis=(1, 2)) - share).max() < 0.05
-
-
-# --- folds ------------------------------------------------------------------------------------------------
-
-
-def check_folds(folds: Sequence[Sequence[str]], patients: Sequence[str]) -> None:
-    """Disjoint, complete, of even sizes, and each institution spread evenly."""
-    assert sorted(patient for fold in folds for patient in fold) == sorted(patients)
-    sizes = [len(fold) for fold in folds]
-    assert max(sizes) - min(sizes) <= 1
-    for name in {institution(patient) for patient in patients}:
-        counts = [sum(institution(patient) == name for patient in fold) for fold in folds]
-        assert max(counts) - min(counts) <= 1, name
-
-
-def test_the_committed_folds() -> None:
-    folds = json.loads(FOLDS.read_text())["folds"]
-    patients = [patient for fold in folds for patient in fold]
-    assert len(patients) == len(set(patients)) == 95
-    assert Counter(map(institution, patients)) == {"DU": 39, "HT": 29, "CS": 14, "FG": 12, "EZ": 1}
-    check_folds(folds, patients)
-    assert folds == make_folds(patients, count=5, seed=0), "as the file says it was made"
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ABCD"), st.integers(0, 99)), unique=True), st.integers(1, 6))
-def test_folds_are_even_whatever_the_patients(names: list[tuple[str, int]], count: int) -> None:
-    patients = [f"SYN_{place}_{number}" for place, number in names]
-    folds = make_folds(patients, count, seed=3)
-    assert len(folds) == count
-    check_folds(folds, patients)
-    assert folds == make_folds(patients[::-1], count, seed=3), "the order given does not matter"
-
-
-def test_another_seed_deals_other_folds() -> None:
-    patients = [f"SYN_AA_{number}" for number in range(40)]
-    assert make_folds(patients, 4, seed=0) != make_folds(patients, 4, seed=1)
-
-
-@pytest.mark.parametrize("fold", range(5))
-def test_training_and_validation_are_disjoint(fold: int) -> None:
-    training, validation = read_fold(FOLDS, fold)
-    assert len(set(training) | set(validation)) == len(training) + len(validation) == 95
-    assert len(validation) == 19
-
-
-@pytest.mark.parametrize(
-    ("text", "fold", "says"),
-    [
-        ('{"folds": [["a"], ["b"]]}', 2, "has folds 0 to 1, not 2"),
-        ('{"folds": [["a"], ["b"]]}', -1, "has folds 0 to 1, not -1"),
-        ('{"folds": [["a", "b"], ["c", "a"]]}', 0, "names a twice"),
-        ('{"folds": 3}', 0, "is not a split"),
-        ('{"other": 3}', 0, "is not a split"),
-        ("[1]", 0, "is not a split"),
-        ("{", 0, "is not a split"),
-        (None, 0, "is not a split"),
-    ],
-)
-def test_a_split_that_is_none(tmp_path: Path, text: str | None, fold: int, says: str) -> None:
-    path = tmp_path / "folds.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(RecipeError, match=says):
-        read_fold(path, fold)
 
 
 # --- draws ------------------------------------------------------------------------------------------------

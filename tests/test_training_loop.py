@@ -131,7 +131,7 @@ def test_a_run_learns_and_leaves_all_it_promises(lgg: Path, tmp_path: Path) -> N
         optim=Optim(lr=1e-2, warmup_steps=2, ema=0.5),
     )
     said: list[tuple[str, int, int]] = []
-    card = loop.train(recipe, lgg, lgg, out, resume=False, report=lambda *args: said.append(args))
+    card = loop.train(recipe, lgg, lgg, out, resume=False, say=lambda *args: said.append(args))
 
     rows = metrics(out)
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
@@ -428,9 +428,9 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_what_is_unfit_is_said_before_the_first_step(lgg: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         loop.train(tiny(), lgg, lgg / "none", tmp_path / "a", resume=False)
-    with pytest.raises(RecipeError, match="is not a split"):
+    with pytest.raises(InputError, match="is not a split"):
         loop.train(tiny(), tmp_path, lgg, tmp_path / "b", resume=False)
-    with pytest.raises(RecipeError, match="has folds 0 to 1"):
+    with pytest.raises(InputError, match="has folds 0 to 1"):
         run(tiny(data=Data(split="folds.json", fold=2)), lgg, tmp_path / "c")
     (tmp_path / "file").touch()
     with pytest.raises(RecipeError, match="cannot be written"):

@@ -11,8 +11,8 @@ import pytest
 from decoder import decode
 from decoder import header as header_of
 
-from brainseg import export
-from brainseg.metrics import compare
+from brainseg.measure import Reading, compare
+from brainseg.report import report
 from brainseg.types import AttentionMap, Box, Letterbox, Prediction, Source, SourceFile, Study
 from brainseg.ui import state
 from brainseg.ui.chart import area_chart
@@ -49,8 +49,8 @@ EXACT = prediction("attention_unet", TRUTH)
 NOTHING = prediction("unetpp", np.zeros(SHAPE, np.bool_))
 
 
-def read(p: Prediction, study: Study = STUDY, threshold: float = 0.5) -> state.Reading:
-    return state.read(study, p, threshold, p.keep)
+def read(p: Prediction, study: Study = STUDY, threshold: float = 0.5) -> Reading:
+    return state.reading_at(study, p, threshold, p.keep)
 
 
 def test_no_framework_is_loaded() -> None:
@@ -66,7 +66,7 @@ def test_reading_measures_what_metrics_measure() -> None:
     assert reading.metrics == compare(reading.finding.mask, TRUTH, None)
     assert reading.areas == (0, 36, 36, 0)
     assert (reading.largest, reading.worst) == (1, 1)
-    assert reading.title == "U-Net"
+    assert state.title_of(reading.prediction.architecture) == "U-Net"
 
 
 def test_threshold_cuts_the_probability() -> None:
@@ -77,16 +77,17 @@ def test_threshold_cuts_the_probability() -> None:
 def test_without_reference_there_are_no_comparisons() -> None:
     study = replace(STUDY, reference=None)
     reading = read(SHIFTED, study)
-    head, rows = state.table(study, [reading])
+    head, rows = state.figure_table([reading])
     assert "Dice" not in head
     assert len(head) == len(rows[0])
 
 
 def test_table_without_spacing_invents_no_millilitres() -> None:
-    head, rows = state.table(STUDY, [read(SHIFTED)])
+    head, rows = state.figure_table([read(SHIFTED)])
     row = dict(zip(head, rows[0], strict=True))
     assert row["Tumour voxels"] == "72"
-    assert row["Largest slice"] == "2 (36 pixels)"
+    assert row["Largest slice"] == "4 (place 2 of 4)"
+    assert row["Largest area (pixels)"] == "36"
     assert row["Dice"] == "0.667"
     assert "HD95 (voxels)" in row
     assert not any("ml" in title or "mm" in title for title in head)
@@ -94,31 +95,29 @@ def test_table_without_spacing_invents_no_millilitres() -> None:
 
 def test_table_with_spacing_has_millilitres_and_millimetres() -> None:
     study = replace(STUDY, spacing_mm=(5.0, 1.0, 2.0))
-    head, rows = state.table(study, [read(SHIFTED, study)])
+    head, rows = state.figure_table([read(SHIFTED, study)])
     row = dict(zip(head, rows[0], strict=True))
     assert row["Volume (ml)"] == "0.7"
-    assert row["Largest slice"] == "2 (72 mm²)"
+    assert row["Largest area (mm²)"] == "72"
     assert "HD95 (mm)" in row
 
 
 def test_a_patient_seen_in_training_is_marked_beside_its_dice() -> None:
-    head, rows = state.table(STUDY, [read(replace(EXACT, seen_in_training=True))])
+    head, rows = state.figure_table([read(replace(EXACT, seen_in_training=True))])
     assert rows[0][head.index("Dice")] == "1.000 (seen in training)"
 
 
 def test_what_cannot_be_computed_gives_its_reason() -> None:
-    head, rows = state.table(STUDY, [read(NOTHING)])
+    head, rows = state.figure_table([read(NOTHING)])
     row = dict(zip(head, rows[0], strict=True))
     assert row["Dice"] == "0.000"
     assert row["HD95 (voxels)"] == "not computable: the mask is empty"
-    assert row["Largest slice"] == "no tumour found"
+    assert row["Largest slice"] == "not computable: the mask is empty"
 
 
 def test_agreement_of_models() -> None:
     readings = [read(SHIFTED), read(EXACT)]
-    assert state.agreement_lines(STUDY, readings) == [("U-Net", "Attention U-Net", "0.667")]
-    assert state.votes_sentence(readings) == "Of the 96 voxels that any model marks, both mark 50%."
-    assert state.votes_sentence([read(NOTHING)]) == "No model marks a voxel."
+    assert state.agreement_lines(readings) == [("U-Net", "Attention U-Net", "0.667")]
 
 
 def test_describe_says_what_is_unknown() -> None:
@@ -218,7 +217,7 @@ def test_the_same_slices_under_another_name_have_their_own_key_and_pack() -> Non
 def test_typed_spacing_is_noted_in_the_exports() -> None:
     study = state.with_spacing(STUDY, (5.0, 1.0, 2.0))
     assert study.spacing_mm == (5.0, 1.0, 2.0)
-    figures = export.report(study, [read(SHIFTED, study).finding])
+    figures = report(study, [read(SHIFTED, study)])
     assert state.TYPED_SPACING in figures["notes"]
 
 

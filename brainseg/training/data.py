@@ -1,14 +1,10 @@
-"""The LGG data: patients in memory, folds of patients, augmented slices in a fixed random order."""
+"""Training data: augmented slices in memory, drawn in a fixed random order."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,115 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brainseg.io import read_study
-from brainseg.io.files import is_junk
-from brainseg.io.names import natural
-from brainseg.io.text import plural
 from brainseg.preprocess import Preprocess, apply_mask
 from brainseg.training.config import Augment, Data, RecipeError
-from brainseg.types import BoolArray, FloatArray, InputError, Study
-
-
-def data_folder(root: Path) -> Path:
-    """The folder that holds the patient folders: `root`, or the `kaggle_3m` in it.
-
-    Raises:
-        InputError: if it is not a folder.
-    """
-    folder = root / "kaggle_3m" if (root / "kaggle_3m").is_dir() else root
-    if not folder.is_dir():
-        raise InputError(f"{root} is not a folder; give the folder that holds one folder for each patient")
-    return folder
-
-
-def patient_folders(root: Path, *, empty: bool = False) -> dict[str, Path]:
-    """Patient folders of a data set, by ID in natural order; those without files only with `empty`.
-
-    Raises:
-        InputError: if `root` is not a folder or there is none in it.
-    """
-    found = [path for path in data_folder(root).iterdir() if path.is_dir() and not is_junk(path.name)]
-    folders = sorted((p for p in found if empty or any(p.iterdir())), key=lambda p: natural(p.name))
-    if not folders:
-        raise InputError(
-            f"{root} holds no patient folders; give the folder that holds one folder for each patient"
-        )
-    return {folder.name: folder for folder in folders}
-
-
-def institution(patient: str) -> str:
-    """The second part of a TCGA ID, the institution the patient was scanned at."""
-    parts = patient.split("_")
-    return parts[1] if len(parts) > 1 else ""
-
-
-def make_folds(patients: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """Deal patients into `count` folds, each institution spread as evenly as it goes."""
-    rng = np.random.default_rng(seed)
-    by_institution: dict[str, list[str]] = {}
-    for patient in sorted(patients):
-        by_institution.setdefault(institution(patient), []).append(patient)
-    folds: list[list[str]] = [[] for _ in range(count)]
-    turn = 0
-    for _, group in sorted(by_institution.items(), key=lambda item: (-len(item[1]), item[0])):
-        for index in rng.permutation(len(group)):
-            folds[turn % count].append(group[index])
-            turn += 1
-    return [sorted(fold) for fold in folds]
-
-
-def read_fold(path: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(training IDs, validation IDs) of one fold of a committed split.
-
-    Raises:
-        RecipeError: if the file or the fold is missing, or a patient is named twice.
-    """
-    try:
-        folds = [[str(patient) for patient in ids] for ids in json.loads(path.read_bytes())["folds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"{path} is not a split; give a JSON file with a list of folds of patient IDs"
-        ) from error
-    twice = [patient for patient, count in Counter(chain.from_iterable(folds)).items() if count > 1]
-    if twice:
-        raise RecipeError(f"{path} names {twice[0]} twice; a patient belongs to one fold alone")
-    if not 0 <= fold < len(folds):
-        raise RecipeError(f"{path} has folds 0 to {len(folds) - 1}, not {fold}")
-    training = sorted(patient for n, ids in enumerate(folds) if n != fold for patient in ids)
-    return tuple(training), tuple(folds[fold])
-
-
-def read_patients(root: Path, patients: Sequence[str]) -> list[Study]:
-    """Read these patients.
-
-    Raises:
-        InputError: if one is missing, cannot be read, or lacks a mask.
-    """
-    folders = patient_folders(root)
-    missing = [patient for patient in patients if patient not in folders]
-    if missing:
-        raise InputError(
-            f"{root} lacks {plural(len(missing), 'patient')} of the split, first {missing[0]}; "
-            "fetch the data again"
-        )
-    studies = []
-    for patient in patients:
-        study = read_study(folders[patient])
-        if without := without_mask(study):
-            raise InputError(
-                f"{folders[patient]} has no mask for {plural(without, 'slice')}; training needs one for each"
-            )
-        studies.append(study)
-    return studies
-
-
-def without_mask(study: Study) -> int:
-    """How many slices no mask was supplied for; `Study.reference` takes them as free of tumour."""
-    if study.reference is None:
-        return len(study.slices)
-    roles = Counter(file.role for file in study.source.files)
-    return roles["slice"] - roles["mask"]
-
+from brainseg.types import CHANNELS, BoolArray, FloatArray, InputError, Study
 
 MAX_WORKERS = 12
 """Processes that load and augment beside a GPU, at most."""
@@ -211,6 +101,9 @@ class SliceData(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(channels_first), torch.from_numpy(mask[None].astype(np.float32))
 
 
+# Sequences that FLAIR takes the place of, as where they were not taken.
+_DROPPED = (("pre",), ("post",), ("pre", "post"))
+
 # What turning and shifting may bring into the crop, on all sides together, as a fraction of it.
 _MARGIN = 0.25
 
@@ -268,8 +161,8 @@ def augmented(
     rng = np.random.default_rng(seed)
     if rng.random() < drop_channel:
         image = image.copy()
-        for channel in ((0,), (2,), (0, 2))[rng.integers(3)]:
-            image[..., channel] = image[..., 1]
+        for channel in _DROPPED[rng.integers(len(_DROPPED))]:
+            image[..., CHANNELS.index(channel)] = image[..., CHANNELS.index("flair")]
     return np.clip(image, 0.0, 1.0), mask
 
 

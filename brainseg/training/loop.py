@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import time
@@ -22,24 +23,17 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainseg import __version__
 from brainseg.checkpoint import initialise_from, load, read_card, save
+from brainseg.datasets.lgg import LICENCE, read_fold, read_patients
+from brainseg.evaluation.calibration import fit_temperature
+from brainseg.files import atomic_write
 from brainseg.inference import BATCH, probabilities
 from brainseg.io.text import listed, plural
-from brainseg.metrics import dice
+from brainseg.measure import dice
 from brainseg.models import UNet, UNetPP, build
 from brainseg.postprocess import segment
 from brainseg.preprocess import Preprocess, invert
-from brainseg.training.calibration import fit_temperature
 from brainseg.training.config import Recipe, RecipeError
-from brainseg.training.data import (
-    Draw,
-    SliceData,
-    draws,
-    make_loader,
-    read_fold,
-    read_patients,
-    share,
-    workers_beside,
-)
+from brainseg.training.data import Draw, SliceData, draws, make_loader, share, workers_beside
 from brainseg.training.losses import make_loss
 from brainseg.types import (
     BrainsegError,
@@ -47,14 +41,13 @@ from brainseg.types import (
     FloatArray,
     InputError,
     Keep,
+    Say,
     Study,
     Undefined,
     WeightsCard,
 )
 
-LICENCE = "cc-by-nc-sa-4.0"
 THRESHOLDS = tuple(round(0.20 + 0.05 * step, 2) for step in range(14))
-Report = Callable[[str, int, int], None]
 Schedule = LambdaLR | ReduceLROnPlateau
 
 
@@ -74,7 +67,7 @@ class Heads(nn.Module):
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a run stands; saved with each checkpoint."""
 
     epoch: int = 0
@@ -92,7 +85,7 @@ class Run:
     averaged: AveragedModel
     optimiser: torch.optim.Optimizer
     schedule: Schedule
-    progress: Progress = field(default_factory=Progress)
+    progress: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; a kill in between leaves the one before."""
@@ -105,8 +98,8 @@ class Run:
             "cuda_rng": torch.cuda.get_rng_state_all(),
             "progress": asdict(self.progress),
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        with atomic_write(path) as file:
+            torch.save(state, file)
 
     def restore(self, path: Path) -> None:
         """Take over a checkpoint.
@@ -122,7 +115,7 @@ class Run:
             self.schedule.load_state_dict(state["schedule"])
             torch.set_rng_state(state["rng"])
             torch.cuda.set_rng_state_all(state.get("cuda_rng", [])[: torch.cuda.device_count()])
-            self.progress = Progress(**state["progress"])
+            self.progress = Position(**state["progress"])
         # The unpickler raises almost anything on damaged bytes.
         except Exception as error:
             raise RecipeError(
@@ -137,7 +130,7 @@ def train(
     out: Path,
     *,
     resume: bool,
-    report: Report | None = None,
+    say: Say | None = None,
 ) -> WeightsCard:
     """Run a recipe and return the card.
 
@@ -153,7 +146,7 @@ def train(
         data_root: folder of patient folders.
         out: folder of this run.
         resume: go on from `out`/last.pt if it is there.
-        report: called with (sentence, steps done, steps in all) as the run goes on.
+        say: called with (sentence, steps done, steps in all) as the run goes on.
 
     Raises:
         InputError, RecipeError, WeightsError: before the first step, when data, split, initial weights or
@@ -171,9 +164,9 @@ def train(
     )
     check_processes(recipe, accelerator)
     first = accelerator.is_main_process
-    report = report if first else None
-    if report:
-        report(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
+    say = say if first else None
+    if say:
+        say(f"reading {len(training_ids) + len(validation_ids)} patients", 0, total)
     torch.manual_seed(recipe.seed)
     data = SliceData(read_patients(data_root, training_ids), recipe.preprocess, recipe.augment)
     validation = Validation(read_patients(data_root, validation_ids), recipe.preprocess)
@@ -199,7 +192,7 @@ def train(
         order[:] = share(samples, stage.batch, accelerator.process_index, accelerator.num_processes)
         if not first:
             seed_process(recipe.seed, progress.epoch, accelerator.process_index)
-        loss = train_epoch(recipe, run, accelerator, heads, loader, total, report)
+        loss = train_epoch(recipe, run, accelerator, heads, loader, total, say)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
@@ -217,8 +210,8 @@ def train(
         if first:
             write_logs(out, progress.history)
             run.save(out / "last.pt")
-        if report:
-            report(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
+        if say:
+            say(", ".join(f"{key} {value:.4g}" for key, value in row.items()), progress.step, total)
     if first:
         finish(out / "weights", validation, accelerator.device)
     accelerator.wait_for_everyone()
@@ -328,7 +321,7 @@ def train_epoch(
     heads: nn.Module,
     pairs: Iterable[tuple[Tensor, Tensor]],
     total: int,
-    report: Report | None,
+    say: Say | None,
 ) -> float:
     """One pass over `pairs` of images (B, 3, h, w) and masks (B, 1, h, w); returns the mean loss."""
     chosen = recipe.loss
@@ -358,8 +351,8 @@ def train_epoch(
             if isinstance(run.schedule, LambdaLR):
                 run.schedule.step()
             progress.step += 1
-            if report and (progress.step % 10 == 0 or progress.step == total):
-                report(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
+            if say and (progress.step % 10 == 0 or progress.step == total):
+                say(f"epoch {progress.epoch + 1}/{recipe.epochs}", progress.step, total)
     return float(cast("Tensor", accelerator.reduce(torch.stack(losses).mean(), "mean")))
 
 
@@ -407,8 +400,8 @@ def begin(
             )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        frozen.with_suffix(".tmp").write_text(text, encoding="utf-8")
-        os.replace(frozen.with_suffix(".tmp"), frozen)
+        with atomic_write(frozen) as file:
+            file.write(text.encode())
     except OSError as error:
         raise RecipeError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
 
@@ -561,12 +554,12 @@ def finish(folder: Path, validation: Validation, device: torch.device) -> Weight
 def write_logs(out: Path, history: Sequence[dict[str, float]]) -> None:
     """metrics.csv and TensorBoard events, written anew, so that a resumed run leaves no rows twice."""
     names = list(dict.fromkeys(key for row in history for key in row))
-    temporary = out / "metrics.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(temporary, out / "metrics.csv")
+    rows = io.StringIO(newline="")
+    writer = csv.DictWriter(rows, names)
+    writer.writeheader()
+    writer.writerows(history)
+    with atomic_write(out / "metrics.csv") as file:
+        file.write(rows.getvalue().encode())
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import
 
     row = history[-1]

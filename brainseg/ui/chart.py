@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from brainseg.metrics import area_per_slice
+from brainseg.measure import Reading, area, area_per_slice, area_unit
 from brainseg.overlay import REFERENCE
 from brainseg.types import Study
-from brainseg.ui.state import Reading, area, area_unit
-
-__all__ = ["area_chart"]
+from brainseg.ui.state import line_of, title_of
 
 _AXIS = {"gridcolor": "#2a2f36", "zeroline": False, "automargin": True}
 _TEXT = "#c9d1d9"
@@ -19,7 +17,7 @@ _TEXT = "#c9d1d9"
 
 def area_chart(study: Study, readings: Sequence[Reading]) -> go.Figure:
     """A line a model, in its colour and dash, and the reference; x counts slices from 1."""
-    unit = area_unit(study)
+    unit = area_unit(study.spacing_mm)
     figure = go.Figure()
     positions = list(range(1, study.shape[0] + 1))
 
@@ -27,7 +25,7 @@ def area_chart(study: Study, readings: Sequence[Reading]) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=positions,
-                y=[area(study, p) for p in pixels],
+                y=[area(p, study.spacing_mm) for p in pixels],
                 customdata=study.slice_numbers,
                 name=name,
                 mode="lines+markers",
@@ -43,7 +41,7 @@ def area_chart(study: Study, readings: Sequence[Reading]) -> go.Figure:
     if study.reference is not None:
         add("Reference", [int(p) for p in area_per_slice(study.reference)], REFERENCE, ())
     for reading in readings:
-        add(reading.title, reading.areas, reading.colour, reading.dash)
+        add(title_of(reading.prediction.architecture), reading.areas, *line_of(reading.prediction))
     figure.update_layout(
         height=300,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},

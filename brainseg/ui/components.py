@@ -15,21 +15,6 @@ import streamlit as st
 from brainseg.ui.modules import asset, script
 from brainseg.ui.wire import Block, message
 
-__all__ = [
-    "File",
-    "asked",
-    "downloads",
-    "figure_table",
-    "hidden",
-    "pack",
-    "pair_table",
-    "plain",
-    "style",
-    "viewer",
-    "wanted_gates",
-]
-
-
 _JS = script("streamlit.js")
 _CSS = asset("viewer.css")
 _viewer = st.components.v2.component("brainseg_viewer", html=asset("viewer.html"), css=_CSS, js=_JS)

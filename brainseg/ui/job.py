@@ -11,8 +11,6 @@ from typing import Protocol
 
 from brainseg.types import BrainsegError, Cancelled, Prediction, Study
 
-__all__ = ["UNEXPECTED", "Job", "Predict", "Status"]
-
 UNEXPECTED = "Something went wrong that brainseg did not expect; try again or with another file."
 
 # A page that has not asked for this long is gone; browsers let hidden tabs ask once a minute.

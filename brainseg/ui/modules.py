@@ -17,8 +17,6 @@ import re
 from collections.abc import Callable
 from importlib.resources import files
 
-__all__ = ["asset", "join", "script"]
-
 _IMPORT = re.compile(r'^import \{([^{}]*)\} from "(\.[^"]*)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|function|async function|class) (\w+))", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default (?=function |class )", re.MULTILINE)

@@ -8,28 +8,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from brainseg import overlay
-from brainseg.metrics import (
+from brainseg.measure import (
+    Measurement,
+    Reading,
+    area,
     area_per_slice,
-    compare,
-    compare_slices,
-    format_figure,
+    area_unit,
+    measure,
+    pairs,
     slice_of_largest_area,
-    volume_ml,
-    worst_slice,
+    table,
 )
 from brainseg.models import ARCHITECTURES
-from brainseg.postprocess import Finding, find
+from brainseg.postprocess import find
 from brainseg.types import (
     RESEARCH_USE,
-    Figure,
     Keep,
-    Metrics,
     Prediction,
     Spacing,
     Study,
@@ -37,32 +36,6 @@ from brainseg.types import (
     WeightsCard,
 )
 from brainseg.ui.wire import Block, attention_id, box_of, message
-
-__all__ = [
-    "SEEN",
-    "TYPED_SPACING",
-    "Jump",
-    "PredictionKey",
-    "Reading",
-    "agreement_lines",
-    "area_unit",
-    "describe",
-    "file_table",
-    "first_slice",
-    "identity",
-    "key_of",
-    "pack_id",
-    "prediction_key",
-    "read",
-    "table",
-    "title_of",
-    "view_message",
-    "votes_sentence",
-    "with_spacing",
-]
-
-SEEN = "seen in training"
-"""Marks a figure of a patient that the weights were fitted on."""
 
 TYPED_SPACING = "Spacing was given by the user, not by the files."
 """Noted with a study whose spacing was typed, so that it does not look measured."""
@@ -73,15 +46,6 @@ PredictionKey = tuple[str, str, str, bool]
 The same slices under another name are another case, which may or may not have been seen in training.
 """
 
-_DIGITS = {"dice": 3, "iou": 3, "sensitivity": 3, "precision": 3, "hd95": 1}
-_TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "precision": "Precision",
-    "hd95": "HD95",
-}
-
 
 @dataclass(frozen=True)
 class Jump:
@@ -91,46 +55,15 @@ class Jump:
     nonce: int
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """One model's finding and everything shown of it.
-
-    Attributes:
-        finding: the mask at the applied threshold.
-        metrics: against the reference over the volume; None without a reference.
-        by_slice: the same within each slice.
-        areas: tumour pixels of each slice.
-        largest: index of the slice with the largest area; None for an empty mask.
-        worst: index of the slice with the lowest Dice; None without one.
-    """
-
-    finding: Finding
-    metrics: Metrics | None
-    by_slice: tuple[Metrics, ...] | None
-    areas: tuple[int, ...]
-    largest: int | None
-    worst: int | None
-
-    @property
-    def prediction(self) -> Prediction:
-        return self.finding.prediction
-
-    @property
-    def title(self) -> str:
-        return ARCHITECTURES[self.prediction.architecture].title
-
-    @property
-    def colour(self) -> str:
-        return overlay.MODEL_COLOURS[self.prediction.architecture]
-
-    @property
-    def dash(self) -> tuple[int, ...]:
-        return overlay.MODEL_DASHES[self.prediction.architecture]
+def title_of(architecture: str) -> str:
+    """How weights of this network are called on the page."""
+    return ARCHITECTURES[architecture].title
 
 
-def title_of(card: WeightsCard) -> str:
-    """How weights are called on the page."""
-    return ARCHITECTURES[card.spec.architecture].title
+def line_of(prediction: Prediction) -> tuple[str, tuple[int, ...]]:
+    """Colour and dash of a model's lines."""
+    name = prediction.architecture
+    return overlay.MODEL_COLOURS[name], overlay.MODEL_DASHES[name]
 
 
 def prediction_key(study: Study, card: WeightsCard, tta: bool) -> PredictionKey:
@@ -160,18 +93,9 @@ def with_spacing(study: Study, spacing_mm: Spacing) -> Study:
     return replace(study, spacing_mm=spacing_mm, notes=(*study.notes, TYPED_SPACING))
 
 
-def read(study: Study, prediction: Prediction, threshold: float, keep: Keep) -> Reading:
+def reading_at(study: Study, prediction: Prediction, threshold: float, keep: Keep) -> Reading:
     """Cut a prediction at a threshold and measure it; no network runs."""
-    finding = find(prediction, threshold, keep)
-    truth = study.reference
-    return Reading(
-        finding=finding,
-        metrics=None if truth is None else compare(finding.mask, truth, study.spacing_mm),
-        by_slice=None if truth is None else compare_slices(finding.mask, truth, study.spacing_mm),
-        areas=tuple(int(a) for a in area_per_slice(finding.mask)),
-        largest=slice_of_largest_area(finding.mask),
-        worst=None if truth is None else worst_slice(finding.mask, truth),
-    )
+    return measure(study, find(prediction, threshold, keep))
 
 
 def describe(study: Study) -> tuple[str, ...]:
@@ -195,71 +119,18 @@ def file_table(study: Study) -> list[dict[str, str]]:
     return [{"File": f.name, "Taken as": f.role, "Note": f.note} for f in study.source.files]
 
 
-def area_unit(study: Study) -> str:
-    """Unit of areas within a slice."""
-    return "pixels" if study.spacing_mm is None else "mm²"
-
-
-def area(study: Study, pixels: int) -> float:
-    """An area in `area_unit`."""
-    return float(pixels) if study.spacing_mm is None else pixels * study.spacing_mm[1] * study.spacing_mm[2]
-
-
-def table(study: Study, readings: Sequence[Reading]) -> tuple[list[str], list[list[str]]]:
+def figure_table(readings: Sequence[Reading]) -> tuple[list[str], list[list[str]]]:
     """Figures of the patient: column titles, then for each model its cells, the title first."""
-    with_reference = study.reference is not None
-    head = ["Model", "Tumour voxels"]
-    if study.spacing_mm is not None:
-        head.append("Volume (ml)")
-    head.append("Largest slice")
-    if with_reference:
-        unit = "mm" if study.spacing_mm is not None else "voxels"
-        head += [f"{title} ({unit})" if name == "hd95" else title for name, title in _TITLES.items()]
-    head += ["Threshold", "Seconds"]
-    return head, [_row(study, reading) for reading in readings]
+    head, rows = table(readings)
+    titles = [title_of(reading.prediction.architecture) for reading in readings]
+    return ["Model", *head], [[title, *row] for title, row in zip(titles, rows, strict=True)]
 
 
-def _row(study: Study, reading: Reading) -> list[str]:
-    voxels = sum(reading.areas)
-    cells = [reading.title, f"{voxels:,}"]
-    if study.spacing_mm is not None:
-        cells.append(format_figure(volume_ml(voxels, study.spacing_mm), 1))
-    if reading.largest is None:
-        cells.append("no tumour found")
-    else:
-        size = area(study, reading.areas[reading.largest])
-        cells.append(f"{reading.largest + 1} ({size:,.0f} {area_unit(study)})")
-    if reading.metrics is not None:
-        figures = _figures(reading.metrics)
-        if reading.prediction.seen_in_training:
-            figures[0] += f" ({SEEN})"
-        cells += figures
-    finding = reading.finding
-    keep = ", largest region" if finding.keep == "largest" else ""
-    return [*cells, f"{finding.threshold:.2f}{keep}", f"{reading.prediction.seconds:.1f}"]
-
-
-def _figures(metrics: Metrics) -> list[str]:
-    return [format_figure(getattr(metrics, name), digits) for name, digits in _DIGITS.items()]
-
-
-def agreement_lines(study: Study, readings: Sequence[Reading]) -> list[tuple[str, str, str]]:
+def agreement_lines(readings: Sequence[Reading]) -> list[tuple[str, str, str]]:
     """Dice of each pair of models with each other: two titles and the figure."""
-    return [
-        (a.title, b.title, format_figure(compare(a.finding.mask, b.finding.mask, study.spacing_mm).dice, 3))
-        for a, b in combinations(readings, 2)
-    ]
-
-
-def votes_sentence(readings: Sequence[Reading]) -> str:
-    """How many of the voxels that any model marks all of them mark, in words."""
-    masks = [r.finding.mask for r in readings]
-    either = int(np.count_nonzero(np.logical_or.reduce(masks)))
-    if not either:
-        return "No model marks a voxel."
-    share = int(np.count_nonzero(np.logical_and.reduce(masks))) / either
-    whom = "both" if len(masks) == 2 else f"all {len(masks)}"
-    return f"Of the {either:,} voxels that any model marks, {whom} mark {share:.0%}."
+    titles = [title_of(reading.prediction.architecture) for reading in readings]
+    found = pairs([reading.finding.mask for reading in readings])
+    return [(titles[a], titles[b], text) for (a, b), text in found.items()]
 
 
 def first_slice(study: Study) -> int:
@@ -311,14 +182,14 @@ def view_message(
     """
     slices, height, width = study.shape
     truth = study.reference
-    unit = area_unit(study)
+    unit = area_unit(study.spacing_mm)
     reference: dict[str, Any] | None = None
     if truth is not None:
         pixels = area_per_slice(truth)
         reference = {
             "colour": overlay.REFERENCE,
             "largest": slice_of_largest_area(truth),
-            "rows": [f"{area(study, int(p)):,.0f}" for p in pixels],
+            "rows": [f"{area(int(p), study.spacing_mm):,.0f}" for p in pixels],
         }
     ramp = overlay.palette("viridis")
     count = max(1, len(readings))
@@ -361,24 +232,19 @@ def view_message(
 def _model_header(study: Study, reading: Reading) -> dict[str, Any]:
     prediction = reading.prediction
     identity = pack_id(study, prediction)
-    columns = [f"Area ({area_unit(study)})"]
-    rows: list[list[Any]] = [[f"{area(study, pixels):,.0f}"] for pixels in reading.areas]
-    if reading.by_slice is not None:
-        unit = "mm" if study.spacing_mm is not None else "pixels"
-        columns += [f"{title} ({unit})" if name == "hd95" else title for name, title in _TITLES.items()]
-        for row, metrics in zip(rows, reading.by_slice, strict=True):
-            row += [_cell(getattr(metrics, name), digits) for name, digits in _DIGITS.items()]
+    shown = [n for n, figure in enumerate(reading.slices[0]) if figure.asked]
+    colour, dash = line_of(prediction)
     return {
         "name": prediction.model,
         "id": identity,
-        "title": reading.title,
-        "colour": reading.colour,
-        "dash": reading.dash,
+        "title": title_of(prediction.architecture),
+        "colour": colour,
+        "dash": dash,
         "seen": prediction.seen_in_training,
         "largest": reading.largest,
         "worst": reading.worst,
-        "columns": columns,
-        "rows": rows,
+        "columns": [reading.slices[0][n].heading for n in shown],
+        "rows": [[_cell(figures[n]) for n in shown] for figures in reading.slices],
         "gates": [
             {"id": attention_id(identity, a.gate), "gate": a.gate, "level": a.level}
             for a in prediction.attention
@@ -386,5 +252,5 @@ def _model_header(study: Study, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _cell(figure: Figure, digits: int) -> str | dict[str, str]:
-    return {"none": str(figure)} if isinstance(figure, Undefined) else format_figure(figure, digits)
+def _cell(figure: Measurement) -> str | dict[str, str]:
+    return {"none": figure.text} if isinstance(figure.value, Undefined) else figure.text

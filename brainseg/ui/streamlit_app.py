@@ -19,9 +19,11 @@ from typing import Any
 
 import streamlit as st
 
-from brainseg import checkpoint, export
+from brainseg import checkpoint, report
+from brainseg.datasets.lgg import fetch_patient
 from brainseg.inference import Predictor
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case
+from brainseg.measure import Reading, votes_sentence
 from brainseg.models import ARCHITECTURES
 from brainseg.types import (
     RESEARCH_USE,
@@ -36,11 +38,8 @@ from brainseg.types import (
 from brainseg.ui import components, state
 from brainseg.ui.chart import area_chart
 from brainseg.ui.job import UNEXPECTED, Job
-from brainseg.ui.public_data import fetch_patient
-from brainseg.ui.state import Jump, PredictionKey, Reading
+from brainseg.ui.state import Jump, PredictionKey
 from brainseg.ui.wire import attention_id, attention_pack, prediction_pack, study_pack
-
-__all__ = ["installed", "page", "predict"]
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "synthetic_glioma"
 
@@ -389,7 +388,7 @@ def _choose_models(
         return
     for name, card in cards.items():
         help_text = f"{ARCHITECTURES[card.spec.architecture].paper}. Width {card.spec.width}."
-        st.checkbox(state.title_of(card), value=True, key=f"use-{name}", help=help_text)
+        st.checkbox(state.title_of(card.spec.architecture), value=True, key=f"use-{name}", help=help_text)
     st.toggle(
         "Average over left-right flips",
         key="tta",
@@ -557,7 +556,7 @@ def _readings(
         wanted = (threshold, keep, study.spacing_mm)
         kept = session.readings.get(key)
         if kept is None or kept[0] != wanted:
-            kept = (wanted, state.read(study, prediction, threshold, keep))
+            kept = (wanted, state.reading_at(study, prediction, threshold, keep))
             session.readings[key] = kept
         readings.append(kept[1])
     return readings
@@ -596,17 +595,17 @@ def _pack(session: Session, name: str, build: Callable[[], bytes]) -> None:
 
 def _figures(study: Study, readings: Sequence[Reading]) -> None:
     st.markdown("#### This patient")
-    head, rows = state.table(study, readings)
-    components.figure_table(head, rows, [(r.colour, r.dash) for r in readings])
+    head, rows = state.figure_table(readings)
+    components.figure_table(head, rows, [state.line_of(r.prediction) for r in readings])
     if study.reference is None:
         st.caption("Dice and the other comparisons need a reference mask among the patient's files.")
     if any(r.prediction.seen_in_training for r in readings):
         st.caption(":material/warning: Weights were fitted on this patient: figures so marked flatter them.")
     if len(readings) > 1:
-        pairs = state.agreement_lines(study, readings)
+        pairs = state.agreement_lines(readings)
         st.markdown("#### Do the models agree?\nDice of each pair with each other.")
-        components.pair_table([r.title for r in readings], pairs)
-        st.caption(state.votes_sentence(readings))
+        components.pair_table([state.title_of(r.prediction.architecture) for r in readings], pairs)
+        st.caption(votes_sentence([r.finding.mask for r in readings]))
     st.markdown("#### Area in each slice\nClick a point to go to its slice.")
     st.plotly_chart(
         area_chart(study, readings),
@@ -647,13 +646,13 @@ def _downloads(session: Session, study: Study, readings: Sequence[Reading]) -> N
 
 def _file(study: Study, readings: Sequence[Reading], asked: str) -> components.File | None:
     findings = [r.finding for r in readings]
-    name = export.safe_name(study.case_id)
+    name = report.safe_name(study.case_id)
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "masks-tif": (f"{name}_masks.zip", lambda: export.masks_zip(study, findings, "tif")),
-        "masks-png": (f"{name}_masks_png.zip", lambda: export.masks_zip(study, findings, "png")),
-        "overlays": (f"{name}_overlays.zip", lambda: export.overlays_zip(study, findings)),
-        "csv": (f"{name}_figures.csv", lambda: export.to_csv(export.report(study, findings))),
-        "json": (f"{name}_figures.json", lambda: export.to_json(export.report(study, findings))),
+        "masks-tif": (f"{name}_masks.zip", lambda: report.masks_zip(study, findings, "tif")),
+        "masks-png": (f"{name}_masks_png.zip", lambda: report.masks_zip(study, findings, "png")),
+        "overlays": (f"{name}_overlays.zip", lambda: report.overlays_zip(study, findings)),
+        "csv": (f"{name}_figures.csv", lambda: report.to_csv(report.report(study, readings))),
+        "json": (f"{name}_figures.json", lambda: report.to_json(report.report(study, readings))),
     }
     if asked not in makers:
         return None

@@ -30,19 +30,6 @@ import numpy.typing as npt
 from brainseg.overlay import display_range, palette
 from brainseg.types import CHANNELS, AttentionMap, BoolArray, FloatArray, Prediction, Study
 
-__all__ = [
-    "Block",
-    "Grey",
-    "attention_id",
-    "attention_pack",
-    "box_of",
-    "grey",
-    "head_box",
-    "message",
-    "prediction_pack",
-    "study_pack",
-]
-
 Coding = Literal["plane", "bits", "raw"]
 Box = tuple[int, int, int, int]
 ByteArray = npt.NDArray[np.uint8]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg import __version__, export
-from brainseg.export import masks_zip, overlay_png, overlays_zip, report, safe_name, to_csv, to_json
-from brainseg.metrics import FIGURES, compare, compare_slices
-from brainseg.overlay import MODEL_COLOURS, REFERENCE, rgb
+from brainseg import __version__
+from brainseg.measure import FIGURES, Reading, compare, compare_slices, measure
+from brainseg.overlay import MODEL_COLOURS, REFERENCE, display_range, rgb, window
 from brainseg.postprocess import Finding, find
+from brainseg.report import masks_zip, overlays_zip, pictures, report, safe_name, to_csv, to_json
 from brainseg.types import RESEARCH_USE, Prediction, Source, SourceFile, Study
 
 SHAPE = (4, 32, 40)
@@ -47,6 +47,10 @@ def finding(model: str = "unet", case_id: str = "CASE_01", shift: int = 0, **fie
 FOUR = [finding(name, shift=i) for i, name in enumerate(MODEL_COLOURS)]
 
 
+def read(s: Study, findings: Sequence[Finding]) -> list[Reading]:
+    return [measure(s, f) for f in findings]
+
+
 def table(figures: dict[str, Any]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(to_csv(figures).decode("utf-8-sig"), newline="")))
 
@@ -66,7 +70,7 @@ def picture(content: bytes) -> Image.Image:
 def test_report_agrees_with_compare() -> None:
     s = study(spacing_mm=(5.0, 0.5, 0.5))
     assert s.reference is not None
-    found = json.loads(to_json(report(s, FOUR)))
+    found = json.loads(to_json(report(s, read(s, FOUR))))
     assert list(found["models"]) == list(MODEL_COLOURS)
     for f in FOUR:
         model = found["models"][f.prediction.model]
@@ -86,7 +90,7 @@ def test_report_agrees_with_compare() -> None:
 
 
 def test_report_states_its_provenance() -> None:
-    found = report(study(), [finding(tta=True, seen_in_training=True)])
+    found = report(study(), read(study(), [finding(tta=True, seen_in_training=True)]))
     assert found["research_use"] == RESEARCH_USE
     assert found["brainseg_version"] == __version__
     assert abs((datetime.now(UTC) - datetime.fromisoformat(found["time_utc"])).total_seconds()) < 60
@@ -103,7 +107,7 @@ def test_report_states_its_provenance() -> None:
 
 
 def test_unknown_spacing_gives_voxels_and_no_volume() -> None:
-    found = report(study(), [finding()])
+    found = report(study(), read(study(), [finding()]))
     model = found["models"]["unet"]
     assert found["spacing_mm"] is None
     assert model["volume_ml"] is None
@@ -113,20 +117,21 @@ def test_unknown_spacing_gives_voxels_and_no_volume() -> None:
 
 
 def test_without_a_reference() -> None:
-    found = report(study(reference=False), [finding()])
+    found = report(study(reference=False), read(study(reference=False), [finding()]))
     model = found["models"]["unet"]
     assert found["reference_voxels"] is None
     assert [model[name] for name in FIGURES] == [None] * 5
     assert {model["not_computable"][name] for name in FIGURES} == {"no reference mask was given"}
     assert model["worst_slice"] is None
-    assert model["slices"][1] == {"slice": 4, "tumour_voxels": 180}
+    assert model["slices"][1]["tumour_voxels"] == model["slices"][1]["area"] == 180
+    assert model["slices"][1]["not_computable"]["dice"] == "no reference mask was given"
     for row in table(found):
         assert row["dice"] == "not computable: no reference mask was given"
 
 
 def test_missed_lesion_in_json_and_csv() -> None:
     missed = find(finding().prediction, threshold=0.99)
-    found = report(study(), [missed])
+    found = report(study(), read(study(), [missed]))
     model = found["models"]["unet"]
     assert model["dice"] == 0.0
     assert model["hd95"] is None
@@ -138,14 +143,15 @@ def test_missed_lesion_in_json_and_csv() -> None:
 
 
 def test_agreement_counts_voxels_by_votes() -> None:
-    found = report(study(), FOUR)["agreement"]
+    found = report(study(), read(study(), FOUR))["agreement"]
     votes = np.sum([f.mask for f in FOUR], axis=0)
     assert found == {"voxels_by_votes": [int((votes == k).sum()) for k in (1, 2, 3, 4)]}
-    assert report(study(), FOUR[:1])["agreement"] is None
+    assert report(study(), read(study(), FOUR[:1]))["agreement"] is None
 
 
 def test_csv_repeats_the_report() -> None:
-    found = report(study(spacing_mm=(5.0, 0.5, 0.5)), FOUR)
+    s = study(spacing_mm=(5.0, 0.5, 0.5))
+    found = report(s, read(s, FOUR))
     rows = table(found)
     assert len(rows) == 4 * (1 + SHAPE[0])
     assert to_csv(found).startswith(b"\xef\xbb\xbfcase_id,")
@@ -187,7 +193,7 @@ def test_csv_repeats_the_report() -> None:
 def test_csv_runs_no_formula(text: str, cell: str) -> None:
     s = study(case_id=text)
     s = replace(s, source=replace(s.source, format=text), notes=(text,))
-    rows = table(report(s, [finding(model=text, case_id=text)]))
+    rows = table(report(s, read(s, [finding(model=text, case_id=text)])))
     assert {row[k] for row in rows for k in ("case_id", "model", "source_format", "notes")} == {cell}
 
 
@@ -245,8 +251,13 @@ def test_readme_in_every_zip(archive: bytes) -> None:
     assert_provenance(json.loads(text[text.index("{") :]), list(MODEL_COLOURS))
 
 
-def test_overlay_of_one_slice_shows_models_side_by_side() -> None:
-    image = picture(overlay_png(study(), FOUR, [1], opacity=1.0))
+def overlay(s: Study, findings: Sequence[Finding], number: int) -> Image.Image:
+    return picture(opened(overlays_zip(s, findings))[f"CASE_01_{number}_overlay.png"])
+
+
+def test_overlay_shows_models_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "OPACITY", 1.0)
+    image = overlay(study(), FOUR, 4)
     assert_png_text(image, list(MODEL_COLOURS))
     zoom = 256 // 40
     width = 40 * zoom
@@ -258,35 +269,31 @@ def test_overlay_of_one_slice_shows_models_side_by_side() -> None:
         assert panel[8, 12].tolist() == list(rgb(REFERENCE)), "the reference is outlined"
 
 
-def test_overlay_without_fill_or_reference() -> None:
+def test_overlay_without_reference_lets_the_image_through() -> None:
     s = study(reference=False)
-    image = np.asarray(picture(overlay_png(s, [finding()], [1], outline_only=True)))
-    panel = image[16::6, ::6][:32, :40]
+    panel = np.asarray(overlay(s, [finding()], 4))[16::6, ::6][:32, :40]
     assert panel[8, 12].tolist() == list(rgb(MODEL_COLOURS["unet"]))
-    inside = panel[10:18, 12:23]
-    assert (inside == inside[..., :1]).all(), "grey"
+    low, high = display_range(s.slices[..., 1])
+    grey = window(s.slices[1, ..., 1], low, high)
+    colour = np.array(rgb(MODEL_COLOURS["unet"]))
+    inside = np.rint(0.6 * grey[10:18, 12:23, None] + 0.4 * colour)
+    assert np.abs(panel[10:18, 12:23] - inside).max() <= 1
+    assert np.array_equal(panel[22:30, :10], np.repeat(grey[22:30, :10, None], 3, axis=-1))
 
 
-def test_contact_sheet_is_roughly_square() -> None:
-    image = picture(overlay_png(study(), [finding()], range(SHAPE[0])))
-    assert image.size == (2 * 240, 2 * (192 + 16) + 4 * 16)
-
-
-def test_a_very_large_sheet_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_SHEET_PIXELS", 200_000)
-    image = picture(overlay_png(study(), FOUR, range(SHAPE[0]), opacity=1.0))
-    assert image.size == (4 * 120, 4 * (96 + 16) + 4 * 16)
-    panel = np.asarray(image)[112 + 16 : 2 * 112, :120]
-    assert panel[14 * 3 + 1, 15 * 3 + 1].tolist() == list(rgb(MODEL_COLOURS["unet"]))
+def test_a_very_large_picture_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_MOST_PIXELS", 50_000)
+    monkeypatch.setattr(pictures, "OPACITY", 1.0)
+    image = overlay(study(), FOUR, 4)
+    assert image.size == (4 * 120, 96 + 5 * 16)
+    colour = image.getpixel((15 * 3 + 1, 16 + 14 * 3 + 1))
+    assert colour == rgb(MODEL_COLOURS["unet"])
 
 
 def test_overlays_zip_holds_every_slice() -> None:
-    s = study(reference=False)
-    files = opened(overlays_zip(s, FOUR[:2], opacity=0.2))
+    files = opened(overlays_zip(study(), FOUR[:2]))
     assert set(files) == {"README.txt", *(f"CASE_01_{n}_overlay.png" for n in NUMBERS)}
-    one = np.asarray(picture(overlay_png(s, FOUR[:2], [2], opacity=0.2)))
-    panels = slice(0, 16 + 32 * 6)
-    assert np.array_equal(np.asarray(picture(files["CASE_01_5_overlay.png"]))[panels], one[panels])
+    assert len({content for name, content in files.items() if name.endswith("png")}) == len(NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +317,7 @@ def test_safe_name(text: str, name: str) -> None:
 @pytest.mark.parametrize("case_id", ["../up", "Ünï 患者 1", "\udcff", "a\nb", ""])
 def test_any_case_name_can_be_exported(case_id: str) -> None:
     s, f = study(case_id=case_id), finding(case_id=case_id)
-    figures = report(s, [f])
+    figures = report(s, read(s, [f]))
     assert json.loads(to_json(figures))["case_id"] == case_id
     assert len(table(figures)) == 1 + SHAPE[0]
     for archive in (masks_zip(s, [f], "tif"), masks_zip(s, [f], "png"), overlays_zip(s, [f])):
@@ -321,23 +328,12 @@ def test_any_case_name_can_be_exported(case_id: str) -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ValueError, match="of case"):
-        report(study(), [finding(case_id="CASE_02")])
+        report(study(), read(study(), [finding(case_id="CASE_02")]))
     with pytest.raises(ValueError, match="once"):
-        report(study(), [finding(), finding()])
+        report(study(), read(study(), [finding(), finding()]))
     with pytest.raises(ValueError, match="mask is"):
         masks_zip(study(), [replace(finding(), mask=np.zeros((1, 2, 2), dtype=bool))], "png")
     with pytest.raises(ValueError, match="at least one"):
-        overlay_png(study(), [], [0])
-    with pytest.raises(ValueError, match="at least one"):
         overlays_zip(study(), [])
-    for indices in ([], [4], [-1]):
-        with pytest.raises(ValueError, match="indices"):
-            overlay_png(study(), [finding()], indices)
-    with pytest.raises(ValueError, match="opacity"):
-        overlay_png(study(), [finding()], [1], opacity=2.0)
     with pytest.raises(ValueError, match="JSON"):
         to_json({"x": float("nan")})
-
-
-def test_public_names_exist() -> None:
-    assert all(hasattr(export, name) for name in export.__all__)

@@ -1,31 +1,21 @@
-"""Is a data set fit for training? Every patient is read, every doubt is one sentence. And fetching one."""
+"""Is a data set fit for training? Every patient is read, every doubt is one sentence."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from brainseg.datasets.lgg import institution, patient_folders, without_mask
 from brainseg.io import Case, collect, find_cases, read_case
 from brainseg.io.raster import decode
 from brainseg.io.text import listed, plural, shown
-from brainseg.training.data import institution, patient_folders, without_mask
-from brainseg.types import CHANNELS, BrainsegError, InputError, Study
-
-DATASET = "mateuszbuda/lgg-mri-segmentation"
-URL = f"https://www.kaggle.com/datasets/{DATASET}"
-TIMEOUT = 5.0
-"""Seconds to wait for Kaggle's first answer."""
+from brainseg.types import CHANNELS, InputError, Study
 
 Severity = Literal["error", "warning"]
 Kind = Literal["files", "masks", "numbers", "sequences", "duplicates", "size", "dtype", "tumour"]
@@ -49,7 +39,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class PatientReport:
+class PatientAudit:
     """What one readable patient holds.
 
     Attributes:
@@ -75,7 +65,7 @@ class PatientReport:
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class Audit:
     """What a data set holds and what is wrong with it; the totals count readable patients alone.
 
     Attributes:
@@ -87,7 +77,7 @@ class AuditReport:
 
     root: str
     folders: int
-    patients: tuple[PatientReport, ...]
+    patients: tuple[PatientAudit, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -139,14 +129,14 @@ class AuditReport:
         }
 
 
-def check_dataset(root: Path) -> AuditReport:
+def check_dataset(root: Path) -> Audit:
     """Read every patient folder of a data set and list what is wrong; goes on after a broken patient.
 
     Raises:
         InputError: if `root` is not a folder or holds no patient folders.
     """
     folders = patient_folders(root, empty=True)
-    patients: list[PatientReport] = []
+    patients: list[PatientAudit] = []
     problems: list[Problem] = []
     seen: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
     for patient, folder in folders.items():
@@ -176,13 +166,13 @@ def check_dataset(root: Path) -> AuditReport:
     problems += _about_copies(list(seen.values()))
     order = {patient: place for place, patient in enumerate(folders)}
     problems.sort(key=lambda problem: order[problem.patient])
-    return AuditReport(str(root), len(folders), tuple(patients), tuple(problems))
+    return Audit(str(root), len(folders), tuple(patients), tuple(problems))
 
 
-def _describe(patient: str, study: Study) -> PatientReport:
+def _describe(patient: str, study: Study) -> PatientAudit:
     slices, height, width = study.shape
     marked = np.zeros(slices, np.int64) if study.reference is None else study.reference.sum(axis=(1, 2))
-    return PatientReport(
+    return PatientAudit(
         patient=patient,
         institution=institution(patient),
         slices=slices,
@@ -244,7 +234,7 @@ def _about(patient: str, study: Study) -> Iterator[Problem]:
         yield Problem(patient, "warning", "sequences", text)
 
 
-def _about_uniformity(patients: Sequence[PatientReport]) -> Iterator[Problem]:
+def _about_uniformity(patients: Sequence[PatientAudit]) -> Iterator[Problem]:
     if not patients:
         return
     size = Counter((patient.height, patient.width) for patient in patients).most_common(1)[0][0]
@@ -281,48 +271,3 @@ def _about_copies(groups: Sequence[Sequence[tuple[str, int]]]) -> Iterator[Probl
         which = f"{plural(len(numbers_across), 'slice')} ({listed(sorted(numbers_across))})"
         text = f"The pixels of {which} are also in {other}: a split could put copies on both sides."
         yield Problem(patient, "error", "duplicates", text)
-
-
-def fetch(dest: Path | None = None) -> Path:
-    """Download the public LGG data set with kagglehub, about a gigabyte.
-
-    Args:
-        dest: new or empty folder to put it in; kagglehub's own cache unless given. What is there complete
-            is not downloaded again.
-
-    Returns:
-        The ``kaggle_3m`` folder, which holds the patient folders.
-
-    Raises:
-        BrainsegError: kagglehub is not installed, Kaggle cannot be reached, or the set has another layout.
-    """
-    by_hand = f"or download and unzip {URL} by hand"
-    if find_spec("kagglehub") is None:
-        raise BrainsegError(
-            f"fetching needs the package kagglehub; install it with: pip install kagglehub, {by_hand}"
-        )
-    hub: Any = import_module("kagglehub")
-    logger = logging.getLogger("kagglehub")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        # kagglehub itself waits without limit where a firewall swallows packets.
-        import_module("requests").head(URL, timeout=TIMEOUT)
-        # It also prints to stdout, which belongs to the caller.
-        with redirect_stdout(sys.stderr):
-            options = {} if dest is None else {"output_dir": str(dest)}
-            folder = Path(hub.dataset_download(DATASET, **options))
-    # kagglehub passes on whatever its HTTP library raises.
-    except Exception as error:
-        why = type(error).__name__
-        raise BrainsegError(
-            f"the data set could not be fetched from Kaggle ({why}); check the network connection"
-            f"{'' if dest is None else f' and that {dest} is new or empty'}, {by_hand}"
-        ) from error
-    finally:
-        logger.setLevel(before)
-    if not (folder / "kaggle_3m").is_dir():
-        raise BrainsegError(
-            f"the data set in {folder} holds no kaggle_3m folder; empty it and fetch again, {by_hand}"
-        )
-    return folder / "kaggle_3m"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import warnings
 from typing import Literal
 
@@ -17,19 +15,14 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from brainseg import metrics
-from brainseg.metrics import (
+from brainseg.measure import (
     FIGURES,
-    agreement,
-    area_per_slice,
     compare,
     compare_slices,
     figure_to_json,
     format_figure,
     metrics_to_json,
-    slice_of_largest_area,
     summarise,
-    volume_ml,
     worst_slice,
 )
 from brainseg.types import BoolArray, Metrics, Spacing, Undefined
@@ -218,27 +211,6 @@ def test_compare_rejects(mask: BoolArray, reference: BoolArray, spacing: Spacing
         compare(mask, reference, spacing)
 
 
-def test_volume() -> None:
-    assert volume_ml(2000, (2.0, 0.5, 0.5)) == 1.0
-    assert volume_ml(0, (1.0, 1.0, 1.0)) == 0.0
-    assert volume_ml(10, None) == Undefined("the spacing is unknown")
-    with pytest.raises(ValueError, match="negative"):
-        volume_ml(-1, None)
-    with pytest.raises(ValueError, match="spacing"):
-        volume_ml(1, (1.0, -1.0, 1.0))
-
-
-def test_areas() -> None:
-    mask = np.zeros((4, 5, 5), dtype=bool)
-    assert slice_of_largest_area(mask) is None
-    mask[1, :2] = mask[3, 3:] = True
-    mask[2, 0, 0] = True
-    assert area_per_slice(mask).tolist() == [0, 10, 1, 10]
-    assert slice_of_largest_area(mask) == 1
-    with pytest.raises(ValueError, match="axes"):
-        area_per_slice(mask[0])
-
-
 def test_worst_slice() -> None:
     reference = np.zeros((5, 4, 4), dtype=bool)
     mask = reference.copy()
@@ -261,18 +233,6 @@ def test_worst_slice_has_the_lowest_dice_of_compare_slices(seed: int) -> None:
     worst = worst_slice(mask, reference)
     assert worst is not None
     assert dice[worst] == min(d for d in dice if d is not None)
-
-
-def test_agreement_counts_votes() -> None:
-    masks = [blobs(i, (3, 5, 5)) for i in range(4)]
-    votes = agreement(masks)
-    assert votes.dtype == np.uint8
-    assert np.array_equal(votes, np.sum(masks, axis=0))
-    assert np.array_equal(agreement(masks[:1]), masks[0])
-    with pytest.raises(ValueError, match="1 to 255"):
-        agreement([])
-    with pytest.raises(ValueError, match="must be bool"):
-        agreement([masks[0], masks[1][:2]])
 
 
 def patient(dice: float, hd95: float, unit: Literal["mm", "voxels"] = "voxels") -> Metrics:
@@ -354,15 +314,3 @@ def test_figures_as_text_and_json() -> None:
         "reference_voxels": 4,
         "not_computable": {"precision": "the mask is empty", "hd95": "the mask is empty"},
     }
-
-
-def test_public_names_exist() -> None:
-    assert all(hasattr(metrics, name) for name in metrics.__all__)
-
-
-@pytest.mark.parametrize("module", ["metrics", "postprocess", "overlay", "export"])
-def test_module_loads_no_framework(module: str) -> None:
-    heavy = "{'torch', 'streamlit', 'gradio', 'plotly', 'matplotlib', 'cv2'}"
-    code = f"import sys, brainseg.{module}; print(sorted({heavy} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from brainseg.training.calibration import BINS, fit_temperature, reliability
+from brainseg.evaluation.calibration import BINS, fit_temperature, reliability
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 

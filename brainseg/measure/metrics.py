@@ -1,4 +1,4 @@
-"""How well a mask agrees with a reference: overlap, surface distance, volume.
+"""How well a mask agrees with a reference: overlap and surface distance, of a patient and of a data set.
 
 A figure that cannot be computed is an `Undefined` with its reason, never NaN and never a flattering 1.
 """
@@ -10,25 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from brainseg.measure.checks import check_pair, check_spacing
+from brainseg.measure.size import area_per_slice
 from brainseg.types import BoolArray, Figure, Metrics, Spacing, Undefined
-
-__all__ = [
-    "agreement",
-    "area_per_slice",
-    "compare",
-    "compare_slices",
-    "figure_to_json",
-    "format_figure",
-    "metrics_to_json",
-    "slice_of_largest_area",
-    "summarise",
-    "volume_ml",
-    "worst_slice",
-]
 
 FIGURES = ("dice", "iou", "sensitivity", "precision", "hd95")
 """Names of the figures in a `Metrics`, in the order they are shown."""
@@ -36,7 +23,6 @@ FIGURES = ("dice", "iou", "sensitivity", "precision", "hd95")
 BOTH_EMPTY = Undefined("both masks are empty")
 MASK_EMPTY = Undefined("the mask is empty")
 REFERENCE_EMPTY = Undefined("the reference is empty")
-SPACING_UNKNOWN = Undefined("the spacing is unknown")
 
 
 def dice(mask: BoolArray, reference: BoolArray) -> Figure:
@@ -62,8 +48,8 @@ def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -
         ValueError: if the masks are not bool, differ in shape, have neither two nor three axes, or the
             spacing is not three positive numbers.
     """
-    _check_pair(mask, reference, (2, 3))
-    _check_spacing(spacing_mm)
+    check_pair(mask, reference, (2, 3))
+    check_spacing(spacing_mm)
     unit: Literal["mm", "voxels"] = "voxels" if spacing_mm is None else "mm"
     found = int(np.count_nonzero(mask))
     real = int(np.count_nonzero(reference))
@@ -100,42 +86,8 @@ def compare_slices(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | 
     Raises:
         ValueError: as `compare`, and if the masks do not have three axes.
     """
-    _check_pair(mask, reference, (3,))
+    check_pair(mask, reference, (3,))
     return tuple(compare(m, r, spacing_mm) for m, r in zip(mask, reference, strict=True))
-
-
-def volume_ml(voxels: int, spacing_mm: Spacing | None) -> Figure:
-    """Volume in millilitres of `voxels` voxels; `Undefined` when the spacing is unknown.
-
-    Raises:
-        ValueError: if `voxels` is negative or the spacing is not three positive numbers.
-    """
-    if voxels < 0:
-        raise ValueError(f"voxels must not be negative, got {voxels}")
-    _check_spacing(spacing_mm)
-    if spacing_mm is None:
-        return SPACING_UNKNOWN
-    return voxels * math.prod(spacing_mm) / 1000
-
-
-def area_per_slice(mask: BoolArray) -> npt.NDArray[np.int64]:
-    """Tumour pixels in each slice of a (S, H, W) bool mask, as (S,) int64.
-
-    Raises:
-        ValueError: if the mask is not (S, H, W) bool.
-    """
-    _check_mask(mask, (3,))
-    return np.asarray(np.count_nonzero(mask, axis=(1, 2)), dtype=np.int64)
-
-
-def slice_of_largest_area(mask: BoolArray) -> int | None:
-    """Index of the slice with the most tumour pixels, the first of equals; None for an empty mask.
-
-    Raises:
-        ValueError: if the mask is not (S, H, W) bool.
-    """
-    area = area_per_slice(mask)
-    return int(area.argmax()) if area.any() else None
 
 
 def worst_slice(mask: BoolArray, reference: BoolArray) -> int | None:
@@ -150,7 +102,7 @@ def worst_slice(mask: BoolArray, reference: BoolArray) -> int | None:
     Raises:
         ValueError: if the masks are not (S, H, W) bool of one shape.
     """
-    _check_pair(mask, reference, (3,))
+    check_pair(mask, reference, (3,))
     both = area_per_slice(mask) + area_per_slice(reference)
     common = area_per_slice(mask & reference)
     candidates = np.flatnonzero(both)
@@ -159,28 +111,6 @@ def worst_slice(mask: BoolArray, reference: BoolArray) -> int | None:
     dice = 2 * common[candidates] / both[candidates]
     wrong = both[candidates] - 2 * common[candidates]
     return int(candidates[np.lexsort((-wrong, dice))[0]])
-
-
-def agreement(masks: Sequence[BoolArray]) -> npt.NDArray[np.uint8]:
-    """How many of the masks mark each voxel.
-
-    Args:
-        masks: 1 to 255 bool arrays of one shape.
-
-    Returns:
-        uint8 votes in that shape, 0 (none) to ``len(masks)`` (all).
-
-    Raises:
-        ValueError: for no masks, more than 255, another dtype or differing shapes.
-    """
-    if not 1 <= len(masks) <= 255:
-        raise ValueError(f"agreement needs 1 to 255 masks, got {len(masks)}")
-    votes = np.zeros(masks[0].shape, dtype=np.uint8)
-    for mask in masks:
-        if mask.dtype != np.bool_ or mask.shape != votes.shape:
-            raise ValueError(f"masks must be bool {votes.shape}, got {mask.dtype} {mask.shape}")
-        votes += mask
-    return votes
 
 
 def summarise(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
@@ -239,7 +169,7 @@ def figure_to_json(figure: Figure) -> float | None:
 
 def format_figure(figure: Figure, digits: int) -> str:
     """The figure with `digits` decimals, or "not computable: reason"."""
-    return str(figure) if isinstance(figure, Undefined) else f"{figure:.{digits}f}"
+    return str(figure) if isinstance(figure, Undefined) else f"{figure:,.{digits}f}"
 
 
 def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
@@ -285,24 +215,3 @@ def _bounding_box(mask: BoolArray) -> tuple[slice, ...]:
         used = np.flatnonzero(mask.any(axis=others))
         box.append(slice(int(used[0]), int(used[-1]) + 1))
     return tuple(box)
-
-
-def _check_mask(mask: BoolArray, axes: tuple[int, ...]) -> None:
-    if mask.dtype != np.bool_:
-        raise ValueError(f"a mask must be bool, not {mask.dtype}")
-    if mask.ndim not in axes:
-        raise ValueError(f"a mask must have {' or '.join(map(str, axes))} axes, not {mask.ndim}")
-
-
-def _check_pair(mask: BoolArray, reference: BoolArray, axes: tuple[int, ...]) -> None:
-    _check_mask(mask, axes)
-    _check_mask(reference, axes)
-    if mask.shape != reference.shape:
-        raise ValueError(f"mask is {mask.shape}, reference is {reference.shape}")
-
-
-def _check_spacing(spacing_mm: Spacing | None) -> None:
-    if spacing_mm is not None and (
-        len(spacing_mm) != 3 or not all(math.isfinite(x) and x > 0 for x in spacing_mm)
-    ):
-        raise ValueError(f"spacing_mm must be three positive numbers, got {spacing_mm}")

@@ -1,13 +1,10 @@
-"""What the check of a data set finds, and how fetching one fails."""
+"""What the check of a data set finds."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,9 +12,8 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from brainseg.training import audit
-from brainseg.training.audit import AuditReport, check_dataset, fetch
-from brainseg.types import BrainsegError, InputError
+from brainseg.datasets.audit import Audit, check_dataset
+from brainseg.types import InputError
 
 SIZE = 16
 
@@ -52,11 +48,11 @@ def pixels_of(folder: Path, number: int) -> npt.NDArray[Any]:
     return np.asarray(tifffile.imread(folder / f"{folder.name}_{number}.tif"))
 
 
-def about(report: AuditReport, patient: str) -> list[tuple[str, str, str]]:
+def about(report: Audit, patient: str) -> list[tuple[str, str, str]]:
     return [(p.severity, p.kind, p.text) for p in report.problems if p.patient == patient]
 
 
-def only(report: AuditReport, patient: str) -> tuple[str, str, str]:
+def only(report: Audit, patient: str) -> tuple[str, str, str]:
     (problem,) = about(report, patient)
     return problem
 
@@ -232,69 +228,3 @@ def test_no_data_set(tmp_path: Path) -> None:
         check_dataset(tmp_path / "none")
     with pytest.raises(InputError, match="no patient folders"):
         check_dataset(tmp_path)
-
-
-# --- fetching ---------------------------------------------------------------------------------------------
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, download: Any, head: Any = lambda *_, **__: None) -> None:
-    """Stand-ins for kagglehub and requests."""
-    hub, requests = ModuleType("kagglehub"), ModuleType("requests")
-    hub.dataset_download = download  # type: ignore[attr-defined]
-    requests.head = head  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    monkeypatch.setitem(sys.modules, "requests", requests)
-    monkeypatch.setattr(audit, "find_spec", lambda name: object())
-
-
-def sentence(caught: pytest.ExceptionInfo[BrainsegError]) -> str:
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation" in text
-    return text
-
-
-def test_fetch_returns_the_folder_of_patients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[tuple[str, str | None]] = []
-
-    def download(handle: str, output_dir: str | None = None) -> str:
-        asked.append((handle, output_dir))
-        print("an advertisement")  # noqa: T201
-        assert not logging.getLogger("kagglehub").isEnabledFor(logging.CRITICAL)
-        folder = Path(output_dir or tmp_path / "cache")
-        (folder / "kaggle_3m").mkdir(parents=True)
-        return str(folder)
-
-    pretend(monkeypatch, download)
-    assert fetch(tmp_path / "here") == tmp_path / "here" / "kaggle_3m"
-    assert fetch() == tmp_path / "cache" / "kaggle_3m"
-    assert asked == [(audit.DATASET, str(tmp_path / "here")), (audit.DATASET, None)]
-    assert capsys.readouterr().out == ""
-    assert logging.getLogger("kagglehub").level != logging.CRITICAL + 1
-
-
-def test_fetch_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(url: str, *, timeout: float) -> None:
-        assert timeout <= 10
-        raise ConnectionError("name not resolved\nand more")
-
-    pretend(monkeypatch, lambda *_, **__: pytest.fail("it gave up before"), no_network)
-    with pytest.raises(BrainsegError) as caught:
-        fetch(tmp_path)
-    assert "could not be fetched from Kaggle (ConnectionError); check the network" in sentence(caught)
-
-
-def test_fetch_without_kagglehub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "find_spec", lambda name: None)
-    with pytest.raises(BrainsegError) as caught:
-        fetch()
-    assert "pip install kagglehub" in sentence(caught)
-
-
-def test_fetch_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, lambda *_, **__: str(tmp_path))
-    with pytest.raises(BrainsegError) as caught:
-        fetch()
-    assert "holds no kaggle_3m folder" in sentence(caught)

@@ -1,0 +1,176 @@
+"""brainseg predict: one patient, one or more models."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brainseg.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    TtaOption,
+    load_models,
+    print_line,
+    print_notice,
+    print_table,
+    progress,
+    quiet_decoders,
+    stdout,
+)
+from brainseg.types import BrainsegError, Spacing, Study
+
+if TYPE_CHECKING:
+    from brainseg.checkpoint import LoadedModel
+    from brainseg.measure import Reading
+
+# The heavy parts are imported inside the commands: --help answers at once.
+# ruff: noqa: PLC0415
+
+
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="A patient folder, a zip, or files.")],
+    model: ModelOption,
+    out: Annotated[Path | None, typer.Option(help="Folder for masks, overlays, JSON and CSV.")] = None,
+    case: Annotated[str | None, typer.Option(help="Patient to take, where INPUT holds several.")] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="mm between slices, rows, columns: 5,0.94,0.94. Without it: voxels.")
+    ] = None,
+    device: DeviceOption = "auto",
+    tta: TtaOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the tumour in one patient with one or more models."""
+    from brainseg.io import read_study
+    from brainseg.report import report, to_json
+
+    spacing_mm = parse_spacing(spacing)
+    models = load_models(model)
+    with quiet_decoders():
+        study = read_study(inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm)
+    if spacing_mm is not None:
+        study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
+    with _results_folder(out) as folder:
+        readings = _readings(study, models, device, tta, quiet=as_json)
+        figures = report(study, readings)
+        if folder is not None:
+            _write(folder, study, readings, figures)
+    if as_json:
+        typer.echo(to_json(figures).decode(), nl=False)
+    else:
+        _show(study, readings)
+        if out is not None:
+            typer.echo(f"written to {out}")
+
+
+def _readings(study: Study, models: list[LoadedModel], device: str, tta: bool, quiet: bool) -> list[Reading]:
+    from brainseg.inference import Predictor
+    from brainseg.measure import measure
+    from brainseg.postprocess import find
+
+    readings = []
+    with progress(quiet) as say:
+        for one in models:
+
+            def slices_done(done: int, total: int, name: str = one.card.name) -> None:
+                say(f"{name}: slices", done, total)
+
+            prediction = Predictor(one, device).predict(study, tta=tta, attention=False, progress=slices_done)
+            readings.append(measure(study, find(prediction)))
+    return readings
+
+
+@contextmanager
+def _results_folder(out: Path | None) -> Iterator[Path | None]:
+    """A folder beside `out` that takes its place once everything is in it.
+
+    Raises:
+        BrainsegError: if `out` holds something already, or cannot be written to.
+    """
+    if out is None:
+        yield None
+        return
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BrainsegError(f"{out} is not an empty folder; choose another --out, so that no runs mix")
+        place = out.absolute()
+        part = place.with_name(f".{place.name}.{os.getpid()}.part")
+        part.mkdir(parents=True)
+        try:
+            yield part
+            if out.exists():
+                out.rmdir()
+            os.replace(part, place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise BrainsegError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def _write(folder: Path, study: Study, readings: list[Reading], figures: dict[str, Any]) -> None:
+    from brainseg.report import masks_zip, overlays_zip, safe_name, to_csv, to_json
+
+    case = safe_name(study.case_id)
+    findings = [reading.finding for reading in readings]
+    (folder / f"{case}.json").write_bytes(to_json(figures))
+    (folder / f"{case}.csv").write_bytes(to_csv(figures))
+    for name, data in (
+        ("masks", masks_zip(study, findings, "tif")),
+        ("overlays", overlays_zip(study, findings)),
+    ):
+        # Our own zip, whose names were made safe.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(folder / name)
+
+
+def _show(study: Study, readings: list[Reading]) -> None:
+    from brainseg.measure import area_unit, table
+
+    console = stdout()
+    slices, rows, columns = study.shape
+    spacing = study.spacing_mm
+    print_line(
+        console,
+        f"{study.case_id}: {slices} slices of {rows} x {columns}, "
+        + (f"spacing {' x '.join(f'{x:g}' for x in spacing)} mm" if spacing else "spacing unknown"),
+    )
+    for note in study.notes:
+        print_line(console, f"note: {note}")
+    names = [reading.prediction.model for reading in readings]
+    head, cells = table(readings)
+    # A column for each model: there are more figures than a terminal is wide.
+    by_figure = [[heading, *row] for heading, row in zip(head, zip(*cells, strict=True), strict=True)]
+    print_table(console, ["", *names], by_figure)
+    areas = [
+        [str(number), *(reading.slices[index][0].text for reading in readings)]
+        for index, number in enumerate(study.slice_numbers)
+        if any(reading.areas[index] for reading in readings)
+    ]
+    if areas:
+        title = f"area in each slice ({area_unit(study.spacing_mm)})"
+        print_table(console, ["slice", *names], areas, title=title, left=0)
+    if study.reference is None:
+        print_line(console, "No reference mask was given: Dice and its kin need one.")
+    print_notice(console)
+
+
+def parse_spacing(text: str | None) -> Spacing | None:
+    """The spacing "5,0.94,0.94" as mm between slices, rows and columns."""
+    if text is None:
+        return None
+    try:
+        slices, rows, columns = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BrainsegError(
+            f"--spacing {text!r} must be three numbers in mm: between slices, rows, columns, e.g. 5,0.94,0.94"
+        ) from error
+    return slices, rows, columns

@@ -1,0 +1,99 @@
+"""Overlays as pictures: masks over FLAIR, models side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from brainseg import __version__
+from brainseg.overlay import (
+    MODEL_COLOURS,
+    PREDICTION,
+    REFERENCE,
+    RgbArray,
+    display_range,
+    overlay_mask,
+    window,
+)
+from brainseg.postprocess import Finding
+from brainseg.report.provenance import check, now, png, provenance, safe_name, zipped
+from brainseg.types import CHANNELS, RESEARCH_USE, Study
+
+OPACITY = 0.4
+"""Of the fill of a mask."""
+
+_MOST_PIXELS = 40_000_000
+_SMALLEST_SIDE = 256
+_CAPTION_PX = 16
+
+
+def overlays_zip(study: Study, findings: Sequence[Finding]) -> bytes:
+    """A zip of one PNG for every slice and a README.txt.
+
+    A picture shows FLAIR once for each model, side by side, with the mask filled and outlined in its
+    architecture's colour and the reference outlined in blue; captions name slice, model and threshold. Small
+    slices are enlarged and very large pictures reduced by a whole factor.
+
+    Raises:
+        ValueError: for no findings, if a finding is of another case or shape, or two bear one model's name.
+    """
+    if not findings:
+        raise ValueError("an overlay needs at least one model's finding")
+    check(study, findings)
+    flair = study.slices[..., CHANNELS.index("flair")]
+    low, high = display_range(flair)
+    made_by = provenance(study, findings)
+    files = {}
+    for i, number in enumerate(study.slice_numbers):
+        base = window(flair[i], low, high)
+        name = f"{safe_name(study.case_id)}_{number}_overlay.png"
+        files[name] = png(_side_by_side(study, findings, i, base), made_by)
+    return zipped(study, findings, files, "Overlays on FLAIR; a reference, where given, is outlined in blue.")
+
+
+def _side_by_side(study: Study, findings: Sequence[Finding], index: int, base: RgbArray) -> Image.Image:
+    _, height, width = study.shape
+    zoom = max(1, _SMALLEST_SIDE // max(height, width))
+    shrink = math.ceil(math.sqrt(len(findings) * width * height * zoom**2 / _MOST_PIXELS))
+    cell_w = math.ceil(width * zoom / shrink)
+    cell_h = math.ceil(height * zoom / shrink) + _CAPTION_PX
+    footer = [
+        RESEARCH_USE,
+        f"{study.case_id}, FLAIR, orientation {study.orientation or 'unknown'}",
+        f"brainseg {__version__}, {now()}",
+        *(["reference: blue outline"] if study.reference is not None else []),
+    ]
+    picture = Image.new("RGB", (len(findings) * cell_w, cell_h + len(footer) * _CAPTION_PX))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    for i, finding in enumerate(findings):
+        panel = Image.fromarray(_panel(study, finding, index, base))
+        panel = panel.resize((width * zoom, height * zoom), Image.Resampling.NEAREST).reduce(shrink)
+        name, number = finding.prediction.model, study.slice_numbers[index]
+        cell = Image.new("RGB", (cell_w, _CAPTION_PX))
+        caption = _plain(f"slice {number}, {name}, threshold {finding.threshold:g}")
+        ImageDraw.Draw(cell).text((3, 1), caption, _colour(finding), font)
+        picture.paste(cell, (i * cell_w, 0))
+        picture.paste(panel, (i * cell_w, _CAPTION_PX))
+    for i, line in enumerate(footer):
+        draw.text((3, cell_h + i * _CAPTION_PX + 1), _plain(line), "white", font)
+    return picture
+
+
+def _panel(study: Study, finding: Finding, index: int, base: RgbArray) -> RgbArray:
+    mask, colour = finding.mask[index], _colour(finding)
+    picture = overlay_mask(base, mask, colour, OPACITY)
+    picture = overlay_mask(picture, mask, colour, 1.0, outline_only=True)
+    if study.reference is not None:
+        picture = overlay_mask(picture, study.reference[index], REFERENCE, 1.0, outline_only=True)
+    return picture
+
+
+def _colour(finding: Finding) -> str:
+    return MODEL_COLOURS.get(finding.prediction.architecture, PREDICTION)
+
+
+def _plain(text: str) -> str:
+    """What the built-in font can draw."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
