@@ -22,8 +22,7 @@ from PIL import Image
 
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case, read_study
 from brainseg.io.limits import MAX_SLICES
-from brainseg.io.names import natural, parse
-from brainseg.io.text import listed, shown
+from brainseg.io.text import listed
 from brainseg.types import InputError, Study
 
 SIDE = 32
@@ -153,28 +152,6 @@ def test_names(slices: str, masks: str) -> None:
     assert list(roles(study).values()) == ["slice", "mask"] * 3
     assert study.reference is not None
     assert study.reference.all(0).any()
-
-
-@pytest.mark.parametrize(
-    ("name", "patient", "number", "mask"),
-    [
-        ("ABC_01_0001_20000101_10_mask.tif", "ABC_01_0001_20000101", 10, True),
-        ("ABC_01_0001_20000101_2.tif", "ABC_01_0001_20000101", 2, False),
-        ("ABC_01_0001_20000101.tif", "ABC_01_0001_20000101", None, False),
-        ("ABC_mask_007.png", "ABC", 7, True),
-        ("slice_001 (1).png", "", 1, False),
-        ("t1.png", "", None, False),
-        ("flair.jpeg", "", None, False),
-        ("Mask12.PNG", "", 12, True),
-        ("12mask.png", "", 12, True),
-        ("damask_3.png", "damask", 3, False),
-        ("a/b/IM000123.png", "", 123, False),
-        ("9" * 5000 + ".png", "9" * 5000, None, False),
-    ],
-)
-def test_parse(name: str, patient: str, number: int | None, mask: bool) -> None:
-    parsed = parse(name)
-    assert (parsed.patient, parsed.number, parsed.mask) == (patient, number, mask)
 
 
 def test_case_id_without_one_in_the_names() -> None:
@@ -408,7 +385,7 @@ def test_other_numbers_of_channels_are_refused(dtype: Any) -> None:
 def test_stack_of_too_many_voxels_is_refused(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.BytesIO()
     tifffile.imwrite(out, np.ones((3, SIDE, SIDE, 3), dtype), photometric="rgb", compression="zlib")
-    monkeypatch.setattr("brainseg.io.raster.MAX_VOXELS", 2 * SIDE * SIDE)
+    monkeypatch.setattr("brainseg.io.readers.reader.MAX_VOXELS", 2 * SIDE * SIDE)
     assert "voxels" in refusal([NamedBytes("P.tif", out.getvalue())])
 
 
@@ -649,21 +626,6 @@ def test_damaged_images_raise_input_error_only(
     except InputError:
         return
     assert study.slices.shape[-1] == 3
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(max_size=30), max_size=8), st.text("/\\._-0123456789maskslice \u00e9", max_size=40))
-def test_any_name_is_accepted(parts: list[str], name: str) -> None:
-    for text in (*parts, name):
-        parse(text)
-        assert len(shown(text)) <= 62
-    backwards = parts[::-1]
-    assert sorted(parts, key=natural) == sorted(backwards, key=natural)
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True))
-def test_natural_order(numbers: list[int]) -> None:
-    assert sorted((f"x_{n}.tif" for n in numbers), key=natural) == [f"x_{n}.tif" for n in sorted(numbers)]
 
 
 def test_digest_follows_content_and_names() -> None:

@@ -20,7 +20,7 @@ def tiff(seed: int, *, mask: bool = False) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     out = io.BytesIO()
     if mask:
-        pixels = (pixels[..., 0] > 200).astype(np.uint8) * 255
+        pixels = (pixels[..., 0] > 240).astype(np.uint8) * 255
     Image.fromarray(pixels).save(out, "TIFF")
     return out.getvalue()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from brainseg.datasets.lgg import institution, patient_folders, without_mask
 from brainseg.io import Case, collect, find_cases, read_case
-from brainseg.io.raster import decode
+from brainseg.io.readers import decode
 from brainseg.io.text import listed, plural, shown
 from brainseg.types import CHANNELS, InputError, Study
 

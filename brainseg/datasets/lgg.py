@@ -123,7 +123,8 @@ def without_mask(study: Study) -> int:
     if study.reference is None:
         return len(study.slices)
     roles = Counter(file.role for file in study.source.files)
-    return roles["slice"] - roles["mask"]
+    # A slice may be three files, one a sequence.
+    return min(roles["slice"], len(study.slices)) - roles["mask"]
 
 
 def fetch(dest: Path | None = None) -> Path:

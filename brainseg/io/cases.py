@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from brainseg.io.files import NamedBytes, is_junk, tidy
-from brainseg.io.names import Name, natural, parse
-from brainseg.io.sniff import ACCEPTED, format_not_read, has_image_suffix, is_no_image, kind_of
+from brainseg.io.names import Name, natural, parse, parse_all, words
+from brainseg.io.readers import reader_of
+from brainseg.io.sniff import (
+    ACCEPTED,
+    HEAD,
+    format_by_content,
+    format_not_read,
+    has_image_suffix,
+    is_no_image,
+    is_own_result,
+)
 from brainseg.io.text import plural, shown
 from brainseg.types import InputError, SourceFile
+
+OWN_RESULT = "a result that brainseg itself wrote, which is neither a slice nor a reference"
+
+_NO_IMAGE = "not an image"
+# Where discs keep the program that shows their DICOM.
+_OF_A_VIEWER = words(
+    "viewer viewers icons icon help html htm web www bin program programs resources res jre autorun "
+    "plugins skins doc docs manual"
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,7 @@ class _Found:
 
     @property
     def is_mask(self) -> bool:
-        return self.name.mask or self.name.in_mask_folder
+        return self.name.is_mask
 
 
 @dataclass
@@ -55,9 +73,9 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     once if the files are byte for byte the same, and otherwise told apart by folder.
 
     Raises:
-        InputError: no image in a format that is read.
+        InputError: no image in a format that is read, or DICOM of which the images are no more than company.
     """
-    images: list[_Found] = []
+    images: list[NamedBytes] = []
     ignored: list[SourceFile] = []
     for file in files:
         if is_junk(file.name):
@@ -66,12 +84,15 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
         if reason:
             ignored.append(SourceFile(tidy(file.name), "ignored", reason))
         else:
-            images.append(_Found(file, parse(tidy(file.name))))
+            images.append(file)
+    images = _without_viewer(images, ignored)
     if not images:
         raise InputError(_nothing(ignored))
-    images.sort(key=lambda found: natural(tidy(found.file.name)))
-    images = _without_pictures(images, ignored)
-    groups = _unique_ids(_grouped(images, ignored))
+    images.sort(key=lambda file: natural(tidy(file.name)))
+    names = parse_all([tidy(file.name) for file in images])
+    found = [_Found(file, name) for file, name in zip(images, names, strict=True)]
+    found = _without_pictures(_split_apart(found), ignored)
+    groups = _unique_ids(_grouped(found, ignored))
     groups.sort(key=lambda group: natural(group.case_id))
     stray = [(parse(file.name).folder, file) for file in ignored]
     return tuple(
@@ -91,19 +112,60 @@ def relative_names(names: Sequence[str]) -> list[str]:
 
 def _why_ignored(file: NamedBytes) -> str | None:
     name = file.name
-    if has_image_suffix(name):
+    if file.absent:
+        return file.absent
+    if not has_image_suffix(name):
+        unread = format_not_read(name)
+        if unread:
+            return _not_read(unread)
+        if is_no_image(name):
+            return _NO_IMAGE
+    head = file.head(HEAD)
+    if is_own_result(head):
+        return OWN_RESULT
+    if has_image_suffix(name) or reader_of(head):
         return None
-    unread = format_not_read(name)
-    if unread:
-        return f"{unread} is not read in this release, only {ACCEPTED}"
-    if is_no_image(name):
-        return "not an image"
-    data = file.data
-    if kind_of(data):
-        return None
-    return (
-        f"DICOM is not read in this release, only {ACCEPTED}" if data[128:132] == b"DICM" else "not an image"
-    )
+    unread = format_by_content(head)
+    return _not_read(unread) if unread else _NO_IMAGE
+
+
+def _not_read(what: str) -> str:
+    return f"{what} is not read in this release, only {ACCEPTED}"
+
+
+def _without_viewer(images: list[NamedBytes], ignored: list[SourceFile]) -> list[NamedBytes]:
+    """A scanner's disc holds a viewer's icons and pages beside its DICOM; they are nobody's slices."""
+    dicom = [file for file in ignored if file.note == _not_read("DICOM")]
+    if not dicom or not images:
+        return images
+    kept = []
+    for file in images:
+        folders = {part.lower() for part in PurePosixPath(tidy(file.name)).parts[:-1]}
+        if folders & _OF_A_VIEWER:
+            ignored.append(SourceFile(tidy(file.name), "ignored", "a picture of the viewer beside DICOM"))
+        else:
+            kept.append(file)
+    disc = any(PurePosixPath(file.name).name.upper() == "DICOMDIR" for file in dicom)
+    if kept and (disc or len(dicom) >= len(kept)):
+        first = shown(PurePosixPath(dicom[0].name).name)
+        raise InputError(
+            f"{first} cannot be used, as {dicom[0].note} ({plural(len(dicom), 'file')} of DICOM beside "
+            f"{plural(len(kept), 'image')}): give the folder of one patient's slices as {ACCEPTED} alone."
+        )
+    return kept
+
+
+def _split_apart(found: list[_Found]) -> list[_Found]:
+    """``train_images`` and ``test_images`` are folders of their own; ``train_images`` alone is not."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for one in found:
+        splits[one.name.folder].add(one.name.split)
+    return [
+        replace(one, name=replace(one.name, folder=f"{one.name.folder}/{one.name.split}".strip("/")))
+        if len(splits[one.name.folder]) > 1
+        else one
+        for one in found
+    ]
 
 
 def _nothing(ignored: Sequence[SourceFile]) -> str:
@@ -111,10 +173,15 @@ def _nothing(ignored: Sequence[SourceFile]) -> str:
     if not ignored:
         return f"No files were given: {remedy}"
     for file in ignored:
-        if file.note != "not an image":
-            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {file.note}: {remedy}"
+        if file.note != _NO_IMAGE:
+            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {_clause(file.note)}: {remedy}"
     first = shown(PurePosixPath(ignored[0].name).name)
     return f"No image among {plural(len(ignored), 'file')} (the first is {first}): {remedy}"
+
+
+def _clause(note: str) -> str:
+    # Reasons are clauses ("DICOM is not read in ...") or what the file is ("a link to ...").
+    return f"it is {note}" if note.startswith(("a ", "an ")) else note
 
 
 def _without_pictures(images: list[_Found], ignored: list[SourceFile]) -> list[_Found]:
@@ -161,13 +228,14 @@ def _one_or_more(patient: str, members: list[_Found], ignored: list[SourceFile])
     folders: dict[str, list[_Found]] = defaultdict(list)
     for found in members:
         folders[found.name.folder].append(found)
-    taken: dict[tuple[int | None, bool], _Found] = {}
+    taken: dict[tuple[object, ...], _Found] = {}
     kept: list[_Found] = []
     copies: list[SourceFile] = []
     for inside in folders.values():
         before = dict(taken)
         for found in inside:
-            slot = (found.name.number, found.is_mask)
+            own = (found.name.sequence, found.name.channel)
+            slot = (found.name.number, found.is_mask, *(() if found.is_mask else own))
             twin = before.get(slot)
             if twin is None:
                 taken[slot] = found

@@ -13,6 +13,8 @@ from brainseg.io.limits import MAX_FILES
 from brainseg.io.text import shown
 from brainseg.types import InputError
 
+_DANGLING = "a link to content that is not here (git-annex: get it first)"
+
 
 @dataclass(frozen=True, eq=False)
 class NamedBytes:
@@ -21,10 +23,16 @@ class NamedBytes:
     Attributes:
         name: relative path with forward slashes.
         data: the file's bytes.
+        absent: why there is no content, for what was found and cannot be read; `data` is then empty.
     """
 
     name: str
     data: bytes = field(repr=False)
+    absent: str = ""
+
+    def head(self, size: int) -> bytes:
+        """The first `size` bytes, or all."""
+        return self.data[:size]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NamedBytes) and self.name == other.name and self.data == other.data
@@ -42,9 +50,16 @@ class _OnDisk(NamedBytes):
 
     @property
     def data(self) -> bytes:
+        return self._read(-1)
+
+    def head(self, size: int) -> bytes:
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         path: Path = self.__dict__["_path"]
         try:
-            return path.read_bytes()
+            with path.open("rb") as stream:
+                return stream.read(size)
         except OSError as error:
             raise InputError(
                 f"{shown(self.name)} cannot be opened ({error.strerror}): check that it is still there "
@@ -71,14 +86,15 @@ def collect(source: Path | Sequence[Path]) -> list[NamedBytes]:
         base = Path()  # several drives: no common parent
     found: list[NamedBytes] = []
     for path in paths:
-        for file in _walk(path):
+        for file, absent in _walk(path):
             if len(found) == MAX_FILES:
                 raise InputError(
                     f"{shown(path.name)} holds more than {MAX_FILES:,} files: choose the folder of one "
                     "patient or of one data set."
                 )
             # A hidden folder that was chosen itself is meant.
-            found.append(_OnDisk(_relative(file, base).lstrip("."), file))
+            name = _relative(file, base).lstrip(".")
+            found.append(NamedBytes(name, b"", absent) if absent else _OnDisk(name, file))
     files = expand(found)
     if not files:
         kind = "The folder" if paths[0].is_dir() else "The archive"
@@ -104,7 +120,7 @@ def expand(files: Sequence[NamedBytes]) -> list[NamedBytes]:
         name = tidy(file.name)
         if is_junk(name):
             continue
-        if name.lower().endswith(".zip"):
+        if name.lower().endswith(".zip") and not file.absent:
             members = unzip(name, file.data)
             out += [NamedBytes(tidy(n), data) for n, data in members if not is_junk(n)]
         else:
@@ -141,7 +157,7 @@ def _renamed(file: NamedBytes, name: str) -> NamedBytes:
         return file
     if isinstance(file, _OnDisk):
         return _OnDisk(name, file.__dict__["_path"])
-    return NamedBytes(name, file.data)
+    return NamedBytes(name, file.data, file.absent)
 
 
 def _relative(file: Path, base: Path) -> str:
@@ -151,11 +167,14 @@ def _relative(file: Path, base: Path) -> str:
         return file.name
 
 
-def _walk(path: Path) -> Iterator[Path]:
+def _walk(path: Path) -> Iterator[tuple[Path, str]]:
+    """Files below `path`, each with the reason why it has no content, or ``""``."""
     if path.is_file():
-        yield path
+        yield path, ""
         return
     if not path.is_dir():
+        if path.is_symlink():
+            raise InputError(f"{shown(path.name)} is {_DANGLING}: fetch the file it stands for.")
         raise InputError(f"{shown(path.name)} does not exist: check the path.")
 
     def refuse(error: OSError) -> None:
@@ -164,12 +183,30 @@ def _walk(path: Path) -> Iterator[Path]:
             f"The folder {shown(name)} cannot be opened ({error.strerror}): check its permissions."
         )
 
-    for folder, subfolders, names in os.walk(path, onerror=refuse):
+    entered = {path.resolve()}
+    for folder, subfolders, names in os.walk(path, onerror=refuse, followlinks=True):
         # Before os.walk goes down, a call deeper for each folder.
         check_name(os.path.relpath(folder, path.parent))
-        subfolders[:] = sorted(name for name in subfolders if not is_junk(name))
+        walked = []
+        for name in sorted(name for name in subfolders if not is_junk(name)):
+            inside = Path(folder, name)
+            if inside.is_symlink():
+                # A link to a folder above or already read would be walked for ever, or twice.
+                target = inside.resolve()
+                if any(target == one or target in one.parents or one in target.parents for one in entered):
+                    yield inside, "a link to a folder that is read anyway, or that holds this one"
+                    continue
+                entered.add(target)
+            walked.append(name)
+        subfolders[:] = walked
         for name in sorted(names):
             file = Path(folder, name)
-            # Pipes and devices would block for ever.
-            if not is_junk(name) and file.is_file():
-                yield file
+            if is_junk(name):
+                continue
+            if file.is_file():
+                yield file, ""
+            elif file.is_symlink():
+                yield file, _DANGLING
+            else:
+                # Pipes and devices would block for ever.
+                yield file, "a pipe or device, not a file"

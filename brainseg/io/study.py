@@ -13,42 +13,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainseg.io.cases import Case, find_cases, relative_names
+from brainseg.io.cases import OWN_RESULT, Case, find_cases, relative_names
+from brainseg.io.channels import Item, combined, in_order, is_order
 from brainseg.io.files import NamedBytes, collect
 from brainseg.io.limits import MAX_SLICES, MAX_VOXELS
 from brainseg.io.masks import NotAMaskError, looks_like_mask, to_mask
-from brainseg.io.names import masks_by_name, natural, parse
-from brainseg.io.raster import Raster, decode
+from brainseg.io.names import masks_by_name, natural, parse_all
+from brainseg.io.plausible import about_masks, about_order
+from brainseg.io.readers import READERS, decode
+from brainseg.io.sniff import is_own_result
 from brainseg.io.text import listed, plural, shown
-from brainseg.types import BoolArray, InputError, Source, SourceFile, Spacing, Study
+from brainseg.types import CHANNELS, BoolArray, InputError, Source, SourceFile, Spacing, Study
 
 ONE_SEQUENCE = "Only one sequence was given; it was used for all three channels, results are less reliable."
 
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+"""Beyond these, a distance was typed in another unit."""
 
-@dataclass(frozen=True, eq=False)
-class _Item:
-    # One file; `name` is relative to the patient's folder.
-    file: NamedBytes
-    name: str
-    number: int | None
-    raster: Raster
-    why: str = ""
-
-    @property
-    def pages(self) -> int:
-        return int(self.raster.pixels.shape[0])
+# One in so many slices may hold but two values without being taken for a mask.
+_RARE = 4
 
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
     # One slice or one mask: a page of an item. `pixels` is (H, W, C).
-    item: _Item
+    item: Item
     number: int
     pixels: npt.NDArray[Any]
 
 
 def read_study(
-    source: Path | Sequence[Path], *, case_id: str | None = None, spacing_mm: Spacing | None = None
+    source: Path | Sequence[Path],
+    *,
+    case_id: str | None = None,
+    spacing_mm: Spacing | None = None,
+    channels: Sequence[str] | None = None,
 ) -> Study:
     """Read one patient from a folder, a zip or files on disk; see `read_case`.
 
@@ -61,35 +60,49 @@ def read_study(
     if case_id is not None:
         for case in cases:
             if case.case_id == case_id:
-                return read_case(case, spacing_mm=spacing_mm)
+                return read_case(case, spacing_mm=spacing_mm, channels=channels)
         raise InputError(f"There is no patient {shown(case_id)} here: choose among {found}.")
     if len(cases) > 1:
         raise InputError(f"Files of {len(cases):,} patients were given ({found}): choose one of them.")
-    return read_case(cases[0], spacing_mm=spacing_mm)
+    return read_case(cases[0], spacing_mm=spacing_mm, channels=channels)
 
 
-def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
+def read_case(
+    case: Case, *, spacing_mm: Spacing | None = None, channels: Sequence[str] | None = None
+) -> Study:
     """Decode one patient.
 
     Args:
         case: from `find_cases`.
         spacing_mm: between slices, rows and columns in mm, if the user knows it; the formats hold none.
+        channels: the order in which the files' channels come, if not pre, flair, post: those three names
+            in another order. Of no matter where files say which sequence each of them holds.
 
     Returns:
         A study whose `slices` are (S, H, W, 3) in the dtype of the files (8- to 32-bit integers, floats),
         ascending by slice number; `orientation` is None. A single channel is repeated three
-        times. Gaps in the numbers, and slices without a mask beside others with one, are accepted and said
-        in `notes`. The digest covers role, base name and content of each file in slice order, so that a
-        folder, a zip and an upload of the same files read as the same study.
+        times; sequences in files or folders of their own are combined. Gaps in the numbers, slices without a
+        mask beside others with one, and whatever is improbable (masks that mark most of the head, an order
+        of slices that jumps) are accepted and said in `notes`. The digest covers role, base name and content
+        of each file in slice order, so that a folder, a zip and an upload of the same files read as the same
+        study.
 
     Raises:
         InputError: anything that leaves a doubt over which pixels are which: a damaged file, slices of
             different sizes or depths, a number used twice, a mask without its slice or of another size or
-            with more than two values, only masks, more than 1,000 slices.
+            with more than two values, only masks, more than 1,000 slices; also a spacing outside
+            0.01..100 mm, and `channels` that are no order of the three.
     """
     _check_spacing(spacing_mm)
-    slices, masks = _triaged(case)
-    images, marks = _planes(slices, masks)
+    if channels is not None and not is_order(channels):
+        raise InputError(
+            f"The channel order {shown(', '.join(map(str, channels)))} does not hold each of pre, flair and "
+            "post once: state them in the order in which the files hold them."
+        )
+    slices, masks, own = _triaged(case)
+    slices, left, notes = combined(slices, masks, channels)
+    ignored = (*case.ignored, *own, *left)
+    images, marks = _planes(_harmonised(slices), masks)
     _check_numbers(images, masks_too=False)
     _check_numbers(marks, masks_too=True)
     _check_pairs(images, marks)
@@ -98,16 +111,23 @@ def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
     if volume.dtype == np.bool_:
         # A study holds numbers, which bits are not for percentiles and differences.
         volume = volume.astype(np.uint8) * np.uint8(255)
-    notes = [*_about_numbers(images), *_about_channels(slices, volume, case.case_id)]
+    notes = [*_about_numbers(images), *_about_values(slices, volume, case.case_id), *notes]
+    volume, more = in_order(volume, slices, channels)
+    notes += more
     if volume.shape[-1] == 1:
         volume = np.repeat(volume, 3, axis=-1)
+        notes.append(ONE_SEQUENCE)
+    else:
+        notes += _about_missing(volume)
+    notes += about_order(volume, tuple(plane.number for plane in images))
     reference, rules = _reference(images, marks)
     notes += _about_masks(images, marks, reference, rules)
-    notes += _about_ignored(case.ignored)
+    notes += about_masks(volume, reference, tuple(plane.number for plane in images))
+    notes += _about_files([*slices, *masks], ignored)
     return Study(
         slices=volume,
         case_id=case.case_id,
-        source=_source(images, marks, rules, case.ignored),
+        source=_source(images, marks, rules, ignored),
         slice_numbers=tuple(plane.number for plane in images),
         reference=reference,
         spacing_mm=spacing_mm,
@@ -118,19 +138,29 @@ def read_case(case: Case, *, spacing_mm: Spacing | None = None) -> Study:
 def _check_spacing(spacing: Spacing | None) -> None:
     if spacing is None:
         return
-    if len(spacing) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing):
+    if len(spacing) != 3 or not all(
+        math.isfinite(value) and MIN_SPACING_MM <= value <= MAX_SPACING_MM for value in spacing
+    ):
         raise InputError(
-            "The spacing is not three positive numbers: give the distance between slices, rows and columns "
-            "in mm."
+            f"The spacing is not three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}: give the "
+            "distance between slices, rows and columns in mm."
         )
 
 
-def _triaged(case: Case) -> tuple[list[_Item], list[_Item]]:
+def _triaged(case: Case) -> tuple[list[Item], list[Item], list[SourceFile]]:
+    """Slices, masks, and files that are results of our own.
+
+    `find_cases` knows those by their first bytes; here all bytes are at hand, and the case may be hand-made.
+    """
     # Names decide first; content can turn an unnamed file into a mask, never a named mask into a slice.
     files = sorted(case.files, key=lambda file: natural(file.name))
     names = relative_names([file.name for file in files])
-    named = masks_by_name([file.name for file in files])
-    for count, word in ((named.count(False), "slice"), (named.count(True), "mask")):
+    parsed = parse_all([file.name for file in files])
+    named = masks_by_name([file.name for file in files], parsed)
+    for is_mask, word in ((False, "slice"), (True, "mask")):
+        # A slice may be several files, one a sequence.
+        given = [name.number for name, masked in zip(parsed, named, strict=True) if masked == is_mask]
+        count = len(set(given) - {None}) + given.count(None)
         if count > MAX_SLICES:
             raise InputError(
                 f"{shown(case.case_id)} has {plural(count, word)}, the most is {MAX_SLICES:,}: "
@@ -138,22 +168,27 @@ def _triaged(case: Case) -> tuple[list[_Item], list[_Item]]:
             )
     if all(named):
         raise InputError(f"Only masks were given for {shown(case.case_id)}: add its slices.")
-    items = []
+    items: dict[bool, list[Item]] = {True: [], False: []}
+    own = []
     voxels = 0
-    for file, name in zip(files, names, strict=True):
+    for file, name, about, is_mask in zip(files, names, parsed, named, strict=True):
         # Bytes are held from here, so that the digest is of what was decoded.
         held = NamedBytes(file.name, file.data)
-        item = _Item(held, name, parse(name).number, decode(held, label=name))
-        voxels += math.prod(item.raster.pixels.shape[:3])
+        if is_own_result(held.data):
+            own.append(SourceFile(name, "ignored", OWN_RESULT))
+            continue
+        item = Item(held, name, about, about.number, decode(held, label=name))
+        voxels += math.prod(item.volume.pixels.shape[:3])
         if voxels > 2 * MAX_VOXELS:
             raise InputError(_too_large(case.case_id))
-        items.append(item)
-    masks = [replace(i, why="named as a mask") for i, named_so in zip(items, named, strict=True) if named_so]
-    slices = [item for item, named_so in zip(items, named, strict=True) if not named_so]
-    slices, more = _by_content(case, slices, bool(masks))
-    if sum(math.prod(item.raster.pixels.shape[:3]) for item in slices) > MAX_VOXELS:
+        items[is_mask].append(item)
+    if not items[False]:
+        raise InputError(f"{shown(own[0].name)} is {OWN_RESULT}: give the slices that it was made from.")
+    masks = [replace(item, why="named as a mask") for item in items[True]]
+    slices, more = _by_content(case, items[False], bool(masks))
+    if sum(math.prod(item.volume.pixels.shape[:3]) for item in slices) > MAX_VOXELS:
         raise InputError(_too_large(case.case_id))
-    return slices, masks + more
+    return slices, masks + more, own
 
 
 def _too_large(case_id: str) -> str:
@@ -163,8 +198,15 @@ def _too_large(case_id: str) -> str:
     )
 
 
-def _by_content(case: Case, slices: list[_Item], masks_given: bool) -> tuple[list[_Item], list[_Item]]:
-    binary = [item for item in slices if looks_like_mask(item.raster.pixels)]
+def _by_content(case: Case, slices: list[Item], masks_given: bool) -> tuple[list[Item], list[Item]]:
+    # What names its sequence is a slice, however little it holds.
+    binary = [
+        item
+        for item in slices
+        if item.parsed.sequence is None
+        and item.parsed.channel is None
+        and looks_like_mask(item.volume.pixels)
+    ]
     if len(binary) == len(slices):
         raise InputError(
             f"{shown(binary[0].name)} and every other image of {shown(case.case_id)} hold only two values, "
@@ -172,13 +214,16 @@ def _by_content(case: Case, slices: list[_Item], masks_given: bool) -> tuple[lis
         )
     rest = [item for item in slices if item not in binary]
     partner = {item.number: item for item in rest}
+    alone = [item for item in binary if item.number not in partner]
     masks = []
     for item in binary:
-        values = item.raster.pixels
+        values = item.volume.pixels
         if item.number in partner and not masks_given:
             why = f"grey with only two values, and the number of {partner[item.number].name}"
             masks.append(replace(item, why=why))
-        elif item.number in partner or values.max() == _full(values.dtype):
+        elif item.number in partner or (
+            values.max() == _full(values.dtype) and not _is_scaled_blank(item, rest, len(alone))
+        ):
             raise InputError(
                 f"{shown(item.name)} holds only two values, as a mask does, but is not named as one: name "
                 "masks as their slice with _mask at the end."
@@ -190,11 +235,41 @@ def _by_content(case: Case, slices: list[_Item], masks_given: bool) -> tuple[lis
     return rest, masks
 
 
+def _is_scaled_blank(item: Item, others: list[Item], alone: int) -> bool:
+    # Programs that stretch each slice to 0..255 make black and white of a slice of one stray grey level. Such
+    # slices are few, grey among grey ones, and no other file has their number.
+    alike = all(
+        other.volume.pixels.shape[-1] == item.volume.pixels.shape[-1]
+        and item.volume.pixels.dtype in (other.volume.pixels.dtype, np.bool_)
+        for other in others
+    )
+    return alike and item.number is not None and alone * _RARE <= alone + len(others)
+
+
+def _harmonised(slices: list[Item]) -> list[Item]:
+    """Slices that a program saved in fewer bits or channels, as it could without loss, made like the rest."""
+    full = [item for item in slices if item.volume.pixels.any()]
+    if not full:
+        return slices
+    usual = Counter((i.volume.pixels.shape[-1], i.volume.pixels.dtype) for i in full).most_common(1)[0][0]
+    return [item.with_pixels(_like(item.volume.pixels, *usual)) for item in slices]
+
+
+def _like(pixels: npt.NDArray[Any], channels: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if not pixels.any():
+        return np.zeros((*pixels.shape[:-1], channels), dtype)
+    if pixels.dtype == np.bool_ and dtype == np.uint8:
+        pixels = pixels * np.uint8(255)
+    if channels == 1 and pixels.shape[-1] == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+    return pixels
+
+
 def _full(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 
-def _planes(slices: list[_Item], masks: list[_Item]) -> tuple[list[_Plane], list[_Plane]]:
+def _planes(slices: list[Item], masks: list[Item]) -> tuple[list[_Plane], list[_Plane]]:
     stack = next((item for item in slices + masks if item.pages > 1), None)
     if stack is not None:
         if len(slices) > 1 or len(masks) > 1:
@@ -222,15 +297,15 @@ def _planes(slices: list[_Item], masks: list[_Item]) -> tuple[list[_Plane], list
     return _numbered(slices), _numbered(masks)
 
 
-def _plane(item: _Item, number: int) -> _Plane:
-    return _Plane(item, number, item.raster.pixels[0])
+def _plane(item: Item, number: int) -> _Plane:
+    return _Plane(item, number, item.volume.pixels[0])
 
 
-def _pages(items: list[_Item]) -> list[_Plane]:
-    return [_Plane(item, i + 1, page) for item in items for i, page in enumerate(item.raster.pixels)]
+def _pages(items: list[Item]) -> list[_Plane]:
+    return [_Plane(item, i + 1, page) for item in items for i, page in enumerate(item.volume.pixels)]
 
 
-def _numbered(items: list[_Item]) -> list[_Plane]:
+def _numbered(items: list[Item]) -> list[_Plane]:
     planes = [_plane(item, item.number) for item in items if item.number is not None]
     return sorted(planes, key=lambda plane: plane.number)
 
@@ -314,7 +389,7 @@ def _about_numbers(images: list[_Plane]) -> list[str]:
     return notes
 
 
-def _about_channels(slices: list[_Item], volume: npt.NDArray[Any], case_id: str) -> list[str]:
+def _about_values(slices: list[Item], volume: npt.NDArray[Any], case_id: str) -> list[str]:
     if (volume == volume.flat[0]).all():
         raise InputError(f"Every slice of {shown(case_id)} is blank: export the images again.")
     notes = []
@@ -323,18 +398,27 @@ def _about_channels(slices: list[_Item], volume: npt.NDArray[Any], case_id: str)
             f"Slices hold {volume.dtype} values and were kept as they are; they are normalised before "
             "the networks."
         )
-    alpha = sum(item.raster.alpha for item in slices)
-    if alpha:
-        notes.append(f"A constant transparency channel was dropped from {plural(alpha, 'file')}.")
-    if any(item.raster.kind == "jpeg" for item in slices):
+    if any(item.volume.kind == "jpeg" for item in slices):
         notes.append(
             "Slices are JPEG, which loses detail and mixes the sequences held in its colours: "
             "results are less reliable."
         )
-    if volume.shape[-1] == 1:
-        return [*notes, ONE_SEQUENCE]
-    pre, flair, post = (volume[..., c] for c in range(3))
-    for name, channel in (("Pre-contrast", pre), ("FLAIR", flair), ("Post-contrast", post)):
+    white = [item.name for item in slices if item.why.startswith("only the values") and _is_full(item)]
+    if white:
+        notes.append(f"Only black and white, but read as slices: {listed(map(shown, white))}.")
+    return notes
+
+
+def _is_full(item: Item) -> bool:
+    values = item.volume.pixels
+    return bool(values.max() == _full(values.dtype))
+
+
+def _about_missing(volume: npt.NDArray[Any]) -> list[str]:
+    notes = []
+    flair = volume[..., CHANNELS.index("flair")]
+    for index, name in enumerate(("Pre-contrast", "FLAIR", "Post-contrast")):
+        channel = volume[..., index]
         if (channel == channel.flat[0]).all():
             notes.append(f"{name} is blank in every slice: the sequence was probably missing.")
         elif name != "FLAIR" and np.array_equal(channel, flair):
@@ -380,12 +464,13 @@ def _about_masks(
     return notes
 
 
-def _about_ignored(ignored: Sequence[SourceFile]) -> list[str]:
+def _about_files(items: list[Item], ignored: Sequence[SourceFile]) -> list[str]:
+    remarks = Counter(remark for item in items for part in item.files for remark in part.volume.remarks)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for file in ignored:
         if file.note != "not an image":
             by_reason[file.note].append(shown(file.name))
-    return [
+    return [remark.format(files=plural(count, "file")) for remark, count in remarks.items()] + [
         f"{listed(names, most=3)} {'were' if len(names) > 1 else 'was'} ignored: {reason}."
         for reason, names in by_reason.items()
     ]
@@ -404,37 +489,40 @@ def _source(
                 continue
             seen.add(id(plane.item))
             item = plane.item
-            for part in (role, PurePosixPath(item.name).name):
-                digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-            content = item.file.data
-            digest.update(len(content).to_bytes(8, "big") + content)
             what = f"slices 1 to {item.pages}" if item.pages > 1 else f"slice {plane.number}"
-            if role == "slice":
-                channels = plural(plane.pixels.shape[-1], "channel")
-                why = f"; {item.why}" if item.why else ""
-                note = f"{what}, {channels}, {plane.pixels.dtype}{_by_bytes(item)}{why}"
-                files.append(SourceFile(item.name, "slice", note))
-            else:
-                rule = "" if item.pages > 1 else f"; {rules[plane.number]}"
-                files.append(SourceFile(item.name, "mask", f"mask of {what}: {item.why}{rule}"))
+            for one in item.files:
+                for part in (role, PurePosixPath(one.name).name):
+                    digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+                content = one.file.data
+                digest.update(len(content).to_bytes(8, "big") + content)
+                stored = one.volume.pixels
+                how = _by_bytes(one) + (f"; {one.volume.detail}" if one.volume.detail else "")
+                if role == "slice":
+                    channels = plural(stored.shape[-1], "channel")
+                    why = f"; {one.why}" if one.why else ""
+                    note = f"{what}, {channels}, {stored.dtype}{how}{why}"
+                    files.append(SourceFile(one.name, "slice", note))
+                else:
+                    rule = "" if item.pages > 1 else f"; {rules[plane.number]}"
+                    files.append(SourceFile(one.name, "mask", f"mask of {what}: {one.why}{how}{rule}"))
     return Source(_format(images), (*files, *ignored), digest.hexdigest())
 
 
-def _by_bytes(item: _Item) -> str:
-    kind = item.raster.kind
-    fits = {"tiff": (".tif", ".tiff"), "png": (".png",), "jpeg": (".jpg", ".jpeg")}[kind]
+def _by_bytes(item: Item) -> str:
+    kind = item.volume.kind
+    fits = next(reader.suffixes for reader in READERS if reader.kind == kind)
     return "" if item.name.lower().endswith(fits) else f"; {kind.upper()} by its content"
 
 
 def _format(images: list[_Plane]) -> str:
-    kinds = {plane.item.raster.kind for plane in images}
+    kinds = {plane.item.volume.kind for plane in images}
     if len(kinds) > 1:
         return "mixed"
     kind = kinds.pop()
     if images[0].item.pages > 1:
         return f"{kind}-stack"
     lgg = all(
-        plane.pixels.shape[-1] == 3 and plane.pixels.dtype == np.uint8 and parse(plane.item.name).patient
+        plane.pixels.shape[-1] == 3 and plane.pixels.dtype == np.uint8 and plane.item.parsed.patient
         for plane in images
     )
     return "lgg-tiff" if lgg and kind == "tiff" else kind
