@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from brainseg.export import masks_zip, overlays_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainseg.export import masks_zip, overlays_zip
 from brainseg.io import Case, NamedBytes, collect, expand, find_cases, read_case, read_study
 from brainseg.io.sniff import HEAD, is_own_result
 from brainseg.postprocess import find

@@ -21,7 +21,17 @@ from brainseg.io.sniff import ACCEPTED, is_dicom, looks_like
 from brainseg.io.text import shown
 from brainseg.types import InputError
 
-__all__ = ["READERS", "Reader", "Volume", "decode", "reader_of"]
+__all__ = [
+    "JPEG",
+    "PNG",
+    "READERS",
+    "TIFF",
+    "Reader",
+    "UnreadableError",
+    "Volume",
+    "decode",
+    "reader_of",
+]
 
 READERS = (TIFF, PNG, JPEG)
 
