@@ -490,9 +490,10 @@ def _read_from_disk(files: Files) -> None:
 
 def _use(study: Study) -> None:
     """Everything that is done with a study beside running a network."""
-    from brainseg.export import masks_zip, overlays_zip, report, to_csv, to_json
+    from brainseg.measure import measure
     from brainseg.postprocess import find
     from brainseg.preprocess import Preprocess
+    from brainseg.report import masks_zip, overlays_zip, report, to_csv, to_json
     from brainseg.ui.wire import study_pack
 
     for crop in (False, True):
@@ -502,7 +503,7 @@ def _use(study: Study) -> None:
         return  # drawing is as slow as a picture is large; reading has been tried
     probability = np.random.default_rng(0).random(study.shape, np.float32)
     finding = find(Prediction("[/x] model", "unet", study.case_id, probability, 0.5, "largest"))
-    figures = report(study, [finding])
+    figures = report(study, [measure(study, finding)])
     to_json(figures)
     to_csv(figures)
     masks_zip(study, [finding], "tif")
