@@ -153,6 +153,12 @@ def test_many_icons_beside_little_dicom() -> None:
     assert "DICOM is not read in this release" in refusal(files)
 
 
+def test_previews_beside_volumes_are_nobodys_slices() -> None:
+    for name, word in (("brain.nii.gz", "NIfTI"), ("brain.nrrd", "NRRD"), ("brain.mha", "MetaImage")):
+        files = [NamedBytes(f"P/{name}", b"x"), NamedBytes("P/preview.png", encoded(rgb(1)))]
+        assert f"{word} is not read in this release" in refusal(files)
+
+
 def test_slices_beside_a_little_dicom_are_read_and_it_is_said() -> None:
     study = read([*patient(), NamedBytes("P/IM0001", DICOM)])
     assert study.shape[0] == 4
@@ -247,6 +253,13 @@ def test_blank_slices_in_fewer_bits_are_slices(blank: Pixels, dtype: Any) -> Non
     assert study.slices.dtype == dtype
     assert study.slices[:4].any((1, 2, 3)).all()
     assert not study.slices[4:].any()
+
+
+def test_one_bit_slices_are_black_and_white() -> None:
+    files = [NamedBytes(f"P_flair_{n}.png", encoded(rgb(n)[..., 0] > 99)) for n in (1, 2)]
+    study = read(files)
+    assert study.slices.dtype == np.uint8
+    np.testing.assert_array_equal(study.slices[0, ..., 1], np.where(rgb(1)[..., 0] > 99, 255, 0))
 
 
 def test_a_grey_slice_that_holds_something_is_still_refused_among_colour() -> None:

@@ -86,6 +86,8 @@ def test_sequences(name: str, sequence: str | None, patient: str, folder: str) -
         ("img", "Ground Truth"),
         ("png_images", "png_masks"),
         ("images", "image_labels"),
+        ("slices", "manual segmentation"),
+        ("scans", "tumour_masks"),
         ("validation-images", "validation-labels"),
     ],
 )

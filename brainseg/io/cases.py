@@ -13,6 +13,7 @@ from brainseg.io.readers import reader_of
 from brainseg.io.sniff import (
     ACCEPTED,
     HEAD,
+    VOLUME_FORMATS,
     format_by_content,
     format_not_read,
     has_image_suffix,
@@ -85,7 +86,7 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
             ignored.append(SourceFile(tidy(file.name), "ignored", reason))
         else:
             images.append(file)
-    images = _without_viewer(images, ignored)
+    images = _without_company(images, ignored)
     if not images:
         raise InputError(_nothing(ignored))
     images.sort(key=lambda file: natural(tidy(file.name)))
@@ -133,24 +134,28 @@ def _not_read(what: str) -> str:
     return f"{what} is not read in this release, only {ACCEPTED}"
 
 
-def _without_viewer(images: list[NamedBytes], ignored: list[SourceFile]) -> list[NamedBytes]:
-    """A scanner's disc holds a viewer's icons and pages beside its DICOM; they are nobody's slices."""
-    dicom = [file for file in ignored if file.note == _not_read("DICOM")]
-    if not dicom or not images:
+def _without_company(images: list[NamedBytes], ignored: list[SourceFile]) -> list[NamedBytes]:
+    """Without what lies beside volumes in formats that are not read: a viewer's icons, previews.
+
+    Such pictures are nobody's slices; where as many volumes as images were given, the volumes were meant.
+    """
+    volumes = [file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS)]
+    if not volumes or not images:
         return images
     kept = []
     for file in images:
         folders = {part.lower() for part in PurePosixPath(tidy(file.name)).parts[:-1]}
         if folders & _OF_A_VIEWER:
-            ignored.append(SourceFile(tidy(file.name), "ignored", "a picture of the viewer beside DICOM"))
+            note = "a picture of the program that shows the volumes beside it"
+            ignored.append(SourceFile(tidy(file.name), "ignored", note))
         else:
             kept.append(file)
-    disc = any(PurePosixPath(file.name).name.upper() == "DICOMDIR" for file in dicom)
-    if kept and (disc or len(dicom) >= len(kept)):
-        first = shown(PurePosixPath(dicom[0].name).name)
+    disc = any(PurePosixPath(file.name).name.upper() == "DICOMDIR" for file in volumes)
+    if kept and (disc or len(volumes) >= len(kept)):
         raise InputError(
-            f"{first} cannot be used, as {dicom[0].note} ({plural(len(dicom), 'file')} of DICOM beside "
-            f"{plural(len(kept), 'image')}): give the folder of one patient's slices as {ACCEPTED} alone."
+            f"{shown(PurePosixPath(volumes[0].name).name)} cannot be used, as {volumes[0].note} "
+            f"({plural(len(volumes), 'such file')} beside {plural(len(kept), 'image')}): "
+            f"give the folder of one patient's slices as {ACCEPTED} alone."
         )
     return kept
 
@@ -181,7 +186,8 @@ def _nothing(ignored: Sequence[SourceFile]) -> str:
 
 def _clause(note: str) -> str:
     # Reasons are clauses ("DICOM is not read in ...") or what the file is ("a link to ...").
-    return f"it is {note}" if note.startswith(("a ", "an ")) else note
+    whole = " is not read in " in note
+    return f"it is {note}" if note.startswith(("a ", "an ")) and not whole else note
 
 
 def _without_pictures(images: list[_Found], ignored: list[SourceFile]) -> list[_Found]:

@@ -37,7 +37,8 @@ _CONTRAST = {
     **dict.fromkeys(("post", "ce", "gd", "gad", "gado", "gadolinium", "contrast", "c"), "post"),
     "pre": "pre",
 }
-_MASK_FOLDER = _MASK | {"truth", "ground"}
+_TRUTH = words("ground truth")
+_ABOUT_MASKS = _TRUTH | words("manual expert tumor tumour binary consensus final")
 _IMAGE_FOLDER = words("image images img imgs slice slices scan scans png tif tiff jpg jpeg")
 # What scanners add to the name of a sequence.
 _DESCRIPTORS = words(
@@ -282,10 +283,11 @@ def _folder(name: str) -> _Folder | None:
         if word in _SPLITS:
             split = split or word
     kinds = [word for word in tokens if word not in _SPLITS and word not in _FORMATS] or tokens
-    if kinds and all(word in _MASK_FOLDER for word in kinds):
+    of_masks = bool(_MASK & set(kinds)) or set(kinds) >= _TRUTH
+    if of_masks and set(kinds) <= _MASK | _ABOUT_MASKS | _IMAGE_FOLDER:
         return _Folder(mask=True, split=split)
-    if kinds and all(word in _MASK_FOLDER or word in _IMAGE_FOLDER for word in kinds):
-        return _Folder(mask=any(word in _MASK_FOLDER for word in kinds), split=split)
+    if kinds and set(kinds) <= _IMAGE_FOLDER:
+        return _Folder(split=split)
     contrast = _CONTRAST if {"t1", "t1w"} & set(tokens) else {}
     named = [word for word in tokens if word in _SEQUENCES or word in contrast]
     if named and set(tokens) - set(named) <= _GENERIC | _DESCRIPTORS:

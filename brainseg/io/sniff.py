@@ -13,6 +13,9 @@ HEAD = 2**16
 
 _SOFTWARE_TAG = 305
 
+VOLUME_FORMATS = ("DICOM", "NIfTI", "Analyze/NIfTI", "MetaImage", "NRRD", "FreeSurfer MGZ")
+"""Formats of whole studies; what lies beside them is rarely a study of its own."""
+
 _NOT_READ = {
     ".dcm": "DICOM",
     ".dicom": "DICOM",

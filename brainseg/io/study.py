@@ -251,8 +251,11 @@ def _harmonised(slices: list[Item]) -> list[Item]:
     full = [item for item in slices if item.volume.pixels.any()]
     if not full:
         return slices
-    usual = Counter((i.volume.pixels.shape[-1], i.volume.pixels.dtype) for i in full).most_common(1)[0][0]
-    return [item.with_pixels(_like(item.volume.pixels, *usual)) for item in slices]
+    channels, dtype = Counter((i.volume.pixels.shape[-1], i.volume.pixels.dtype) for i in full).most_common(
+        1
+    )[0][0]
+    dtype = np.dtype(np.uint8) if dtype == np.bool_ else dtype
+    return [item.with_pixels(_like(item.volume.pixels, channels, dtype)) for item in slices]
 
 
 def _like(pixels: npt.NDArray[Any], channels: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

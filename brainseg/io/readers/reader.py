@@ -22,7 +22,7 @@ MAX_PAGES = 3 * MAX_SLICES
 # What readers did to a file; `{files}` becomes "1 file", "3 files".
 ALPHA_DROPPED = "A constant transparency channel was dropped from {files}."
 TURNED = "Pixels were turned upright, as the orientation tag says, in {files}."
-REDUCED = "Reduced-resolution pages were left aside in {files}."
+REDUCED = "Reduced-resolution or transparency pages were left aside in {files}."
 MORE_PICTURES = "Further pictures after the first, as cameras add, were left aside in {files}."
 
 
