@@ -108,9 +108,6 @@ def read_case(
     _check_pairs(images, marks)
     _check_alike(images)
     volume = np.stack([plane.pixels for plane in images])
-    if volume.dtype == np.bool_:
-        # A study holds numbers, which bits are not for percentiles and differences.
-        volume = volume.astype(np.uint8) * np.uint8(255)
     notes = [*_about_numbers(images), *_about_values(slices, volume, case.case_id), *notes]
     volume, more = in_order(volume, slices, channels)
     notes += more
