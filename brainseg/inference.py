@@ -123,6 +123,7 @@ class Predictor:
 
         Raises:
             Cancelled: if `cancelled` answered True.
+            WeightsError: if the network gives anything but numbers.
         """
         started = time.perf_counter()
         images, letterbox = self.model.preprocess.apply(study)
@@ -147,6 +148,12 @@ class Predictor:
                 mirrored = np.ascontiguousarray(batch[..., ::-1])
                 other = probabilities(self.network, mirrored, self.device, temperature)[..., ::-1]
                 part = np.asarray((part + other) / 2, np.float32)
+            if not np.isfinite(part).all():
+                # Finite weights can overflow, or divide by a variance below zero.
+                raise WeightsError(
+                    f"the weights {self.model.card.name!r} give values that are not numbers; "
+                    "get the weights folder again"
+                )
             parts.append(part)
             if progress:
                 progress(min(start + BATCH, total), total)

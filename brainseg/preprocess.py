@@ -15,6 +15,9 @@ from brainseg.types import BoolArray, Box, FloatArray, Letterbox, Study
 MULTIPLE = 16
 """Four halvings: the networks take sizes divisible by this."""
 
+MAX_SIZE = 1024
+"""Well above the slices of any scanner, and within memory for eight of them at once."""
+
 # Scalp and skull, on each side; no mask of 95 patients reaches there.
 _INSET = 0.035
 
@@ -37,8 +40,10 @@ class Preprocess:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < MULTIPLE or not 0 <= self.low < self.high <= 100:
-            raise ValueError(f"{self} makes no sense: size >= {MULTIPLE}, 0 <= low < high <= 100")
+        if not MULTIPLE <= self.size <= MAX_SIZE or not 0 <= self.low < self.high <= 100:
+            raise ValueError(
+                f"{self} makes no sense: {MULTIPLE} <= size <= {MAX_SIZE:,}, 0 <= low < high <= 100"
+            )
 
     @property
     def canvas(self) -> tuple[int, int]:

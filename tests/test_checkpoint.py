@@ -9,9 +9,11 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -32,12 +34,13 @@ from brainseg.checkpoint import (
     save,
     write_card,
 )
+from brainseg.inference import Predictor
 from brainseg.models import ARCHITECTURES, build
 from brainseg.models.base import Network
 from brainseg.postprocess import find
 from brainseg.preprocess import Preprocess
 from brainseg.sample import SYNTHETIC_GLIOMA
-from brainseg.types import ModelSpec, WeightsCard, WeightsError
+from brainseg.types import ModelSpec, Source, Study, WeightsCard, WeightsError
 
 ROOT = Path(__file__).resolve().parent.parent
 every_network = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -254,39 +257,113 @@ def write(data: bytes) -> Callable[[Path], None]:
     return damage
 
 
-DAMAGED_CARDS: dict[str, Callable[[Path], None]] = {
-    "empty": write(b""),
-    "cut": write(b'{"name": "unet", "spec": {"archi'),
-    "a list": write(b"[1, 2]"),
-    "null": write(b"null"),
-    "not utf-8": write(b'{"name": "\xff\xfe"}'),
-    "nested without end": write(b"[" * 100_000),
-    "another program's": write(b'{"model_type": "bert", "hidden_size": 768}'),
-    "no threshold": edit(lambda raw: raw.pop("threshold")),
-    "no spec": edit(lambda raw: raw.pop("spec")),
-    "no patients": edit(lambda raw: raw.pop("training_patients")),
-    "patients as text": edit(lambda raw: raw.update(training_patients="P_1, P_2")),
-    "patients null": edit(lambda raw: raw.update(validation_patients=None)),
-    "a key too many": edit(lambda raw: raw.update(colour="blue")),
-    "a spec key too many": edit(lambda raw: raw["spec"].update(depth=4)),
-    "spec a list": edit(lambda raw: raw.update(spec=[1])),
-    "architecture a list": edit(lambda raw: raw["spec"].update(architecture=["unet"])),
-    "preprocess without sense": edit(lambda raw: raw["preprocess"].update(low=99.9)),
-    "preprocess unknown": edit(lambda raw: raw["preprocess"].update(mean=0)),
-    "preprocess a number": edit(lambda raw: raw.update(preprocess=1)),
-    "threshold above 1": edit(lambda raw: raw.update(threshold=50)),
-    "threshold text": edit(lambda raw: raw.update(threshold="0.5")),
-    "keep unknown": edit(lambda raw: raw.update(keep="biggest")),
-    "sha256 null": edit(lambda raw: raw.update(sha256=None)),
+def put(raw: dict[str, Any], key: str, value: object, table: str = "") -> None:
+    (raw[table] if table else raw)[key] = value
+
+
+NOT_JSON: dict[str, bytes] = {
+    "empty": b"",
+    "cut": b'{"name": "unet", "spec": {"archi',
+    "not utf-8": b'{"name": "\xff\xfe"}',
+    "nested without end": b"[" * 100_000,
+    "a number without end": b'{"threshold": ' + b"1" * 5000 + b"}",
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED_CARDS.values(), ids=DAMAGED_CARDS)
-def test_damaged_card(folder: Path, damage: Callable[[Path], None]) -> None:
-    damage(folder)
+@pytest.mark.parametrize("data", NOT_JSON.values(), ids=NOT_JSON)
+def test_config_that_is_no_json(folder: Path, data: bytes) -> None:
+    (folder / CONFIG).write_bytes(data)
     assert (
         complaint(folder) == f"{folder / CONFIG} is not a brainseg weights card; get the weights folder again"
     )
+
+
+def deep(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+DAMAGED_CARDS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a list": (write(b"[1, 2]"), "the whole must be a table"),
+    "null": (write(b"null"), "the whole must be a table"),
+    "too long": (write(b" " * (4 * 2**20 + 1)), "it holds more than 4 MB"),
+    "another program's": (write(b'{"model_type": "bert", "hidden_size": 768}'), "unknown key model_type"),
+    "no threshold": (edit(lambda raw: raw.pop("threshold")), "threshold is missing"),
+    "no spec": (edit(lambda raw: raw.pop("spec")), "spec is missing"),
+    "no patients": (edit(lambda raw: raw.pop("training_patients")), "training_patients is missing"),
+    "a key too many": (edit(lambda raw: raw.update(colour="blue")), "unknown key colour"),
+    "a near key": (edit(lambda raw: raw.update(tresholds=1)), "did you mean threshold"),
+    "a spec key too many": (edit(lambda raw: raw["spec"].update(depth=4)), "unknown key spec.depth"),
+    "preprocess without sense": (edit(lambda raw: raw["preprocess"].update(low=99.9)), "makes no sense"),
+    "preprocess too large": (edit(lambda raw: raw["preprocess"].update(size=10**9)), "makes no sense"),
+    "preprocess unknown": (edit(lambda raw: raw["preprocess"].update(mean=0)), "unknown key preprocess.mean"),
+    "metrics deep": (edit(lambda raw: raw.update(metrics=deep(100))), "metrics must not hold more than"),
+    **{
+        f"{key} {value!r}"[:40]: (edit(partial(put, key=key, value=value)), says)
+        for key, value, says in [
+            ("name", 3, "name must be str, not 3"),
+            ("name", "", "name must be good for a folder"),
+            ("name", "[/x]", "name must be good for a folder"),
+            ("name", "..", "name must be good for a folder"),
+            ("name", "a\x1b[2J", "name must be one line"),
+            ("name", "\ud800", "name must be one line"),
+            ("spec", [1], "spec must be a table"),
+            ("preprocess", 1, "preprocess must be a table"),
+            ("preprocess", {"size": 100}, "preprocess.size must be divisible by 16"),
+            ("threshold", 50, "threshold must lie in 0..1"),
+            ("threshold", "0.5", "threshold must be float"),
+            ("threshold", float("nan"), "threshold must be a finite number"),
+            ("threshold", 10**400, "threshold must be float, not 1000"),
+            ("threshold", True, "threshold must be float"),
+            ("keep", "biggest", "keep must be one of all, largest"),
+            ("keep", ["all"], "keep must be one of all, largest"),
+            ("sha256", None, "sha256 must be str"),
+            ("sha256", "0" * 63, "sha256 must be 64 hexadecimal digits"),
+            ("licence", {}, "licence must be str"),
+            ("training_patients", "P_1, P_2", "training_patients must be a list"),
+            ("validation_patients", None, "validation_patients must be a list"),
+            ("validation_patients", ["P", 1], "validation_patients[1] must be str"),
+            ("metrics", [], "metrics must be a table"),
+            ("metrics", {"dice_mean": "high"}, "metrics.dice_mean must lie in 0..1"),
+            ("metrics", {"dice_median": 1.5}, "metrics.dice_median must lie in 0..1"),
+            ("metrics", {"cases": [19]}, "metrics.cases must be a number of patients"),
+            ("metrics", {"hd95": [float("inf")]}, "each value in metrics must be a finite number"),
+            ("version", 1, "version must be str"),
+            ("init", None, "init must be str"),
+            ("temperature", 0, "temperature must lie in 0.01..100"),
+            ("temperature", 1e-300, "temperature must lie in 0.01..100"),
+        ]
+    },
+    **{
+        f"spec.{key} {value!r}": (
+            edit(partial(put, table="spec", key=key, value=value)),
+            says,
+        )
+        for key, value, says in [
+            ("architecture", ["unet"], "spec.architecture must be str"),
+            ("norm", "layer", "spec.norm must be one of batch, group"),
+            ("width", "4", "spec.width must be int"),
+            ("width", 4.5, "spec.width must be int"),
+            ("width", None, "spec.width must be int"),
+            ("width", -4, "spec.width must be above 0"),
+            ("width", 2**64, "spec.width must fit into 64 bits"),
+            ("dropout", 1.5, "spec.dropout must lie in 0..1, below 1"),
+            ("gate_norm", 1, "spec.gate_norm must be bool"),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGED_CARDS.values(), ids=DAMAGED_CARDS)
+def test_damaged_card(folder: Path, damage: Callable[[Path], None], says: str) -> None:
+    damage(folder)
+    message = complaint(folder)
+    assert message.startswith(f"{folder / CONFIG} is not a brainseg weights card (")
+    assert message.endswith("); get the weights folder again")
+    assert says in message
+    assert len(message) < len(str(folder)) + 300
 
 
 def test_config_is_a_folder(folder: Path) -> None:
@@ -308,18 +385,7 @@ def test_unknown_architecture_is_named_with_the_known(folder: Path) -> None:
     assert all(name in message for name in ARCHITECTURES)
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"norm": "layer"},
-        {"norm": "group", "width": 8},
-        {"width": "4"},
-        {"width": 4.5},
-        {"width": -4},
-        {"width": None},
-        {"dropout": 1.5},
-    ],
-)
+@pytest.mark.parametrize("spec", [{"norm": "group", "width": 8}, {"width": 2**62}])
 def test_a_spec_no_network_can_have(folder: Path, spec: dict[str, Any]) -> None:
     edit(lambda raw: raw["spec"].update(spec))(folder)
     assert complaint(folder).startswith(f"{folder / CONFIG} describes a network that cannot be built; ")
@@ -348,6 +414,38 @@ def test_one_tensor_too_many(folder: Path) -> None:
     state = safetensors.torch.load_file(folder / TENSORS)
     put_tensors(folder, safetensors.torch.save({**state, "extra": torch.zeros(1)}))
     assert "1 tensors differ, first extra" in complaint(folder)
+    put_tensors(folder, safetensors.torch.save({**state, "a\nb" + "x" * 1000: torch.zeros(1)}))
+    assert "1 tensors differ, first a?bxxx" in complaint(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_tensors_of_no_numbers_under_a_right_digest(folder: Path, value: float, dtype: torch.dtype) -> None:
+    state = safetensors.torch.load_file(folder / TENSORS)
+    key = next(key for key, tensor in state.items() if tensor.ndim == 4)
+    state[key] = state[key].to(dtype)
+    state[key][0] = value
+    put_tensors(folder, safetensors.torch.save(state))
+    assert f"values that are not numbers (NaN or infinity, first in {key})" in complaint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_tensors_of_another_kind_of_number(folder: Path, dtype: torch.dtype) -> None:
+    state = safetensors.torch.load_file(folder / TENSORS)
+    state["head.weight"] = state["head.weight"].to(torch.float32).abs().to(dtype)
+    put_tensors(folder, safetensors.torch.save(state))
+    assert "1 tensors differ, first head.weight" in complaint(folder)
+
+
+def test_finite_weights_that_give_no_numbers(folder: Path) -> None:
+    state = safetensors.torch.load_file(folder / TENSORS)
+    variance = next(key for key in state if key.endswith("running_var"))
+    state[variance] = -state[variance].abs() - 1
+    put_tensors(folder, safetensors.torch.save(state))
+    slices = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    study = Study(slices, "P", Source("png", (), ""), (1, 2))
+    with pytest.raises(WeightsError, match="the weights 'tester' give values that are not numbers"):
+        Predictor(load(folder), "cpu").predict(study)
 
 
 # --- nothing is ever unpickled ---

@@ -25,6 +25,7 @@ LAYERS = {
     "measure": 2,
     "overlay": 1,
     "postprocess": 1,
+    "fields": 0,
     "files": 0,
     "report": 4,
     "models": 3,

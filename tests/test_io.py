@@ -304,6 +304,13 @@ def test_deep_colour_tiff_is_kept(dtype: Any, options: dict[str, Any]) -> None:
     assert any(str(np.dtype(dtype)) in note for note in study.notes)
 
 
+def test_bits_become_numbers() -> None:
+    black, white = (np.full((SIDE, SIDE), bit) for bit in (False, True))
+    study = read(named(**{"1.png": encoded(black, "PNG"), "2.png": encoded(white, "PNG")}))
+    assert study.slices.dtype == np.uint8
+    assert [np.unique(one).tolist() for one in study.slices] == [[0], [255]]
+
+
 def test_planar_tiff() -> None:
     pixels = rgb().astype(np.uint16) * 200
     data = deep_tiff(np.moveaxis(pixels, -1, 0), planarconfig="separate")

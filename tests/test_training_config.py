@@ -138,6 +138,15 @@ def test_an_unknown_key_names_the_nearest_known_one(
         ("optim.lr", "must read key=value"),
         ("stages=" + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("=3", "must read key=value"),
+        ("seed=0x" + "f" * 5000, "seed must lie in 0..2,147,483,647"),
+        ("seed=[0x" + "f" * 5000 + "]", "seed must be int, not"),
+        ("name=" + "[" * 5000, "nested too deeply"),
+        ("name=" + "[" * 80 + "]" * 80, "name must be str, not [["),
+        ('name="a\\nb"', "name must be one line of at most 1,000 printable characters"),
+        ("init=" + "x" * 2000, "init must be one line"),
+        ("x" * 100_000 + "=1", "xxx…; did you mean"),
+        ("a" + ".b" * 50_000 + "=1", "unknown key a"),
+        ("optim=2020-01-01", "optim must be a table, not datetime.date"),
     ],
 )
 def test_wrong_types(small: Path, override: str, says: str) -> None:
@@ -180,6 +189,7 @@ def test_wrong_types(small: Path, override: str, says: str) -> None:
         ("preprocess.low=100", "size"),
         ("name=", "name"),
         ("name=../up", "name"),
+        ("name=..", "name"),
     ],
 )
 def test_out_of_range(small: Path, override: str, says: str) -> None:
@@ -206,6 +216,10 @@ def test_rules_that_join_two_keys(small: Path) -> None:
         ("name = ", "not valid TOML"),
         ("seed = " + "7" * 5000, "not valid TOML"),
         ("a = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
+        ("a = " + "[" * 5000, "is not valid TOML: it is nested too deeply"),
+        ("a = " + "1" * 5000, "is not valid TOML: it holds a number of thousands of digits"),
+        ("a = 2021-02-30T00:00:00", "is not valid TOML"),
+        ("#" * (2**20 + 1), "is not valid TOML: it holds more than 1 MB"),
     ],
 )
 def test_missing_keys_and_broken_files(tmp_path: Path, text: str, says: str) -> None:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from brainseg.checkpoint.card import CONFIG, read_card, write_card
+from brainseg.fields import readable
 from brainseg.files import atomic_write
 from brainseg.models import ARCHITECTURES, build
 from brainseg.models.base import Network
@@ -21,6 +22,7 @@ from brainseg.preprocess import Preprocess
 from brainseg.types import WeightsCard, WeightsError
 
 TENSORS = "model.safetensors"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def read_folder(folder: str | Path) -> LoadedModel:
         # Shapes without memory: the card may ask for more than there is, the file cannot.
         with torch.device("meta"):
             network = build(card.spec)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(
             f"{folder / CONFIG} describes a network that cannot be built; get the weights folder again"
         ) from error
@@ -72,13 +74,25 @@ def read_folder(folder: str | Path) -> LoadedModel:
     wrong = sorted(own.keys() ^ state.keys()) or sorted(
         key for key in own if own[key].shape != state[key].shape
     )
+    wrong = wrong or sorted(key for key in own if not _same_kind(own[key], state[key]))
     if wrong:
         raise WeightsError(
             f"{path} does not fit {ARCHITECTURES[card.spec.architecture].title} of width {card.spec.width} "
-            f"({len(wrong)} tensors differ, first {wrong[0]}); these are weights of another network"
+            f"({len(wrong)} tensors differ, first {readable(wrong[0])}); these are weights of another network"
         )
     network.to_empty(device="cpu").load_state_dict(state)
+    # After the copy: a double may be finite and too large for a float.
+    endless = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if endless:
+        raise WeightsError(
+            f"{path} holds values that are not numbers (NaN or infinity, first in {endless[0]}); "
+            "get the weights folder again"
+        )
     return LoadedModel(card, network.eval())
+
+
+def _same_kind(own: torch.Tensor, given: torch.Tensor) -> bool:
+    return given.dtype in (_FLOATS if own.is_floating_point() else (torch.int64,))
 
 
 def save(folder: str | Path, network: Network, card: WeightsCard) -> WeightsCard:

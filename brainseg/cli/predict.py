@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +51,7 @@ def predict(
     """Find the tumour in one patient with one or more models."""
     from brainseg.io import read_study
     from brainseg.report import report, to_json
+    from brainseg.report.folder import check_folder, run_of
 
     spacing_mm = parse_spacing(spacing)
     models = load_models(model)
@@ -67,11 +64,12 @@ def predict(
         )
     if spacing_mm is not None:
         study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
-    with _results_folder(out) as folder:
-        readings = _readings(study, models, device, tta, quiet=as_json)
-        figures = report(study, readings)
-        if folder is not None:
-            _write(folder, study, readings, figures)
+    if out is not None:
+        check_folder(out, run_of(study, [one.card for one in models], tta))
+    readings = _readings(study, models, device, tta, quiet=as_json)
+    figures = report(study, readings)
+    if out is not None:
+        _write(out, study, readings, figures)
     if as_json:
         typer.echo(to_json(figures).decode(), nl=False)
     else:
@@ -97,47 +95,21 @@ def _readings(study: Study, models: list[LoadedModel], device: str, tta: bool, q
     return readings
 
 
-@contextmanager
-def _results_folder(out: Path | None) -> Iterator[Path | None]:
-    """A folder beside `out` that takes its place once everything is in it.
-
-    Raises:
-        BrainsegError: if `out` holds something already, or cannot be written to.
-    """
-    if out is None:
-        yield None
-        return
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise BrainsegError(f"{out} is not an empty folder; choose another --out, so that no runs mix")
-        place = out.absolute()
-        part = place.with_name(f".{place.name}.{os.getpid()}.part")
-        part.mkdir(parents=True)
-        try:
-            yield part
-            if out.exists():
-                out.rmdir()
-            os.replace(part, place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise BrainsegError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-
-
-def _write(folder: Path, study: Study, readings: list[Reading], figures: dict[str, Any]) -> None:
+def _write(out: Path, study: Study, readings: list[Reading], figures: dict[str, Any]) -> None:
     from brainseg.report import masks_zip, overlays_zip, safe_name, to_csv, to_json
+    from brainseg.report.folder import write_folder
 
     case = safe_name(study.case_id)
     findings = [reading.finding for reading in readings]
-    (folder / f"{case}.json").write_bytes(to_json(figures))
-    (folder / f"{case}.csv").write_bytes(to_csv(figures))
+    files: dict[str, bytes] = {}
     for name, data in (
         ("masks", masks_zip(study, findings, "tif")),
         ("overlays", overlays_zip(study, findings)),
     ):
         # Our own zip, whose names were made safe.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            archive.extractall(folder / name)
+            files |= {f"{name}/{inside}": archive.read(inside) for inside in archive.namelist()}
+    write_folder(out, files, {f"{case}.csv": to_csv(figures), f"{case}.json": to_json(figures)})
 
 
 def _show(study: Study, readings: list[Reading]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from brainseg.io.archive import unzip
+from brainseg.io.archive import check_name, unzip
 from brainseg.io.limits import MAX_FILES
 from brainseg.io.text import shown
 from brainseg.types import InputError
@@ -111,10 +111,12 @@ def expand(files: Sequence[NamedBytes]) -> list[NamedBytes]:
     Members are named ``<path of the zip without .zip>/<member>``. A zip may hold zips, one level deep.
 
     Raises:
-        InputError: a zip is damaged, encrypted, unsafe (paths that leave it, links) or too large.
+        InputError: a zip is damaged, encrypted, unsafe (paths that leave it, links) or too large, or a name
+            is too long.
     """
     out: list[NamedBytes] = []
     for file in files:
+        check_name(file.name)
         name = tidy(file.name)
         if is_junk(name):
             continue
@@ -183,6 +185,8 @@ def _walk(path: Path) -> Iterator[tuple[Path, str]]:
 
     entered = {path.resolve()}
     for folder, subfolders, names in os.walk(path, onerror=refuse, followlinks=True):
+        # Before os.walk goes down, a call deeper for each folder.
+        check_name(os.path.relpath(folder, path.parent))
         walked = []
         for name in sorted(name for name in subfolders if not is_junk(name)):
             inside = Path(folder, name)

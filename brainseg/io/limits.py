@@ -20,3 +20,9 @@ MAX_RATIO = 100
 
 RATIO_FROM = 64 * 2**20
 """Bytes under which a high ratio does no harm."""
+
+MAX_NAME = 1_000
+"""Bytes of a file's whole relative path, in UTF-8."""
+
+MAX_PART = 255
+"""Bytes of one part of it, as file systems allow."""

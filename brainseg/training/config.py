@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
+from brainseg.fields import FieldError, Within, build, is_folder_name, read_at_most, readable, short
 from brainseg.models import ARCHITECTURES
 from brainseg.models.blocks import GROUPS
 from brainseg.preprocess import MULTIPLE, Preprocess
 from brainseg.training.losses import LossName
 from brainseg.types import BrainsegError, ModelSpec
 
+_MOST_BYTES = 2**20
+
 
 class RecipeError(BrainsegError):
     """A recipe or an override cannot be used as it stands."""
-
-
-@dataclass(frozen=True)
-class Within:
-    """The range of a number, stated at its field: `low` to `high`, without what is `open`."""
-
-    low: float
-    high: float
-    open: Literal["", "high", "both"] = ""
-
-    def holds(self, value: float) -> bool:
-        """NaN fails, as each comparison does."""
-        above = self.low < value if self.open == "both" else self.low <= value
-        return above and (value < self.high if self.open else value <= self.high)
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"must be above {self.low:,}" if self.open == "both" else f"must be {self.low:,} or more"
-        below = f", below {self.high:,}" if self.open == "high" else ""
-        return f"must lie in {self.low:,}..{self.high:,}{below}"
 
 
 Share = Annotated[float, Within(0, 1)]
@@ -203,107 +185,47 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             key, or a value of the wrong type or out of range.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_at_most(path, _MOST_BYTES).decode())
     except OSError as error:
         raise RecipeError(
             f"recipe {path} cannot be read; give the path of a TOML file in recipes/"
         ) from error
-    # A ValueError also for a number of thousands of digits; arrays may be nested without end.
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"recipe {path} is not valid TOML: {_first_line(error)}") from error
+        raise RecipeError(f"recipe {path} is not valid TOML: {_why_not(error)}") from error
     for override in overrides:
         _override(raw, override)
-    recipe: Recipe = _build(Recipe, raw, f"recipe {path}", "")
+    try:
+        recipe = build(Recipe, raw)
+    except FieldError as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
     _check(recipe, f"recipe {path}")
     return recipe
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
+def _why_not(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, (tomllib.TOMLDecodeError, UnicodeDecodeError, FieldError)):
+        return " ".join(str(error).split())
+    return "it holds a number of thousands of digits, or a date that is none"
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError(f"--set {text!r} must read key=value, for instance optim.lr=0.001")
+        raise RecipeError(f"--set {short(text)} must read key=value, for instance optim.lr=0.001")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except RecursionError as error:
-        raise RecipeError(f"--set {key.strip()} is nested too deeply") from error
+        raise RecipeError(f"--set {readable(key.strip())} is nested too deeply") from error
     except ValueError:
         parsed = value.strip()  # a string without its quotes
     *tables, last = key.strip().split(".")
     for table in tables:
         raw = raw.setdefault(table, {})
         if not isinstance(raw, dict):
-            raise RecipeError(f"--set {text!r}: {table} is not a table; give {table} as a whole")
+            raise RecipeError(f"--set {short(text)}: {readable(table)} is not a table; give it as a whole")
     raw[last] = parsed
-
-
-def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table, not {raw!r}")
-    hints = get_type_hints(kind, include_extras=True)
-    known = [item.name for item in fields(kind)]
-    for key in raw:
-        if key not in known:
-            raise RecipeError(
-                f"{where}: unknown key {prefix}{key}; did you mean {_nearest(key, known, prefix)}?"
-            )
-    for item in fields(kind):
-        if item.name not in raw and item.default is MISSING and item.default_factory is MISSING:
-            raise RecipeError(f"{where}: {prefix}{item.name} is missing")
-    values = {key: _value(hints[key], value, where, prefix + key) for key, value in raw.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from error
-
-
-def _nearest(key: str, known: Sequence[str], prefix: str) -> str:
-    # A key in the wrong table is meant more often than one that merely looks like it.
-    tables = {name: hint for name, hint in get_type_hints(Recipe).items() if is_dataclass(hint)}
-    for table, kind in tables.items():
-        if any(item.name == key for item in fields(kind)):
-            return f"{table}.{key}"
-    if any(item.name == key for item in fields(Recipe)):
-        return key
-    return prefix + difflib.get_close_matches(key, known, 1, 0)[0]
-
-
-def _value(hint: Any, value: Any, where: str, key: str) -> Any:
-    if get_origin(hint) is Annotated:
-        kind, within = get_args(hint)
-        number = _value(kind, value, where, key)
-        if not within.holds(number):
-            raise RecipeError(f"{where}: {key} {within}")
-        return number
-    if is_dataclass(hint):
-        return _build(hint, value, where, key + ".")
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be an array of tables, not {_shown(value)}")
-        return tuple(_value(get_args(hint)[0], item, where, f"{key}[{n}]") for n, item in enumerate(value))
-    if get_origin(hint) is Literal:
-        if not isinstance(value, str) or value not in get_args(hint):
-            raise RecipeError(
-                f"{where}: {key} must be one of {', '.join(get_args(hint))}, not {_shown(value)}"
-            )
-        return value
-    if hint is float and type(value) is int and abs(value) < 1e300:
-        value = float(value)
-    if type(value) is not hint:
-        raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {_shown(value)}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    """A value that may be anything, in a sentence; Python prints no integer of thousands of digits."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -311,7 +233,7 @@ def _check(recipe: Recipe, where: str) -> None:
     nested = [name for name, row in ARCHITECTURES.items() if row.nested]
     rules = [
         (
-            bool(recipe.name) and Path(recipe.name).name == recipe.name,
+            is_folder_name(recipe.name),
             "name must be good for a folder, without slashes",
         ),
         (
