@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from brainseg.checkpoint import save
 from brainseg.models import ARCHITECTURES, build
 from brainseg.types import ModelSpec, WeightsCard
+
+# How quick a machine is, and what else it does, is no property of the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 SIZE = 64
 PATIENTS = [f"SYN_{place}_{number:04d}_20000101" for place in ("AA", "BB") for number in (1, 2)]

@@ -406,14 +406,14 @@ def test_names_of_users_are_no_markup(
     for file in (tmp_path / "set" / name).iterdir():
         file.rename(file.with_name(file.name.replace("CASE_B", name)))
     model = load(folders["unet"])
-    save(tmp_path / "w", model.network, replace(model.card, name="[red]net[/nothing]"))
+    save(tmp_path / "w", model.network, replace(model.card, name="[red]net[nothing]"))
     code, out, err = run("predict", tmp_path / "set" / name, "--model", tmp_path / "w")
     assert (code, "Traceback" in err) == (0, False)
     assert name in out
-    assert "[red]net[/nothing]" in out
+    assert "[red]net[nothing]" in out
     code, out, _ = run("evaluate", tmp_path / "set", "--model", tmp_path / "w")
     assert code == 0
-    assert "[red]net[/nothing]" in out
+    assert "[red]net[nothing]" in out
     (tmp_path / "set" / name / f"{name}_2_mask.tif").unlink()
     code, out, _ = run("data", "check", tmp_path / "set")
     assert code == 2
