@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "types": 0,
     "sample": 0,
-    "io": 1,
+    "grid": 1,
+    "io": 2,
     "head": 1,
     "preprocess": 2,
-    "datasets": 2,
+    "datasets": 3,
     "measure": 2,
     "overlay": 1,
     "postprocess": 1,
@@ -162,6 +163,7 @@ def loaded(*modules: str) -> list[set[str]]:
 
 TORCH_FREE = (
     "files",
+    "grid",
     "datasets",
     "io",
     "measure",

@@ -24,6 +24,7 @@ from brainseg.models import ARCHITECTURES, Architecture, build
 from brainseg.models.base import Gate, Network
 from brainseg.overlay import FALSE_NEGATIVE, FALSE_POSITIVE, PREDICTION, REFERENCE, TRUE_POSITIVE, rgb
 from brainseg.types import ModelSpec, Source, Study, WeightsCard
+from brainseg.ui.streamlit.server import SCRIPT
 
 ROOT = Path(__file__).resolve().parent.parent
 # Machado, Oliveira, Fernandes 2009, severity 1, for linear RGB.
@@ -173,7 +174,7 @@ def test_a_fifth_network_is_listed_by_the_command_line(
 
 
 def test_a_fifth_network_is_offered_by_the_page(fifth: Path) -> None:
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(SCRIPT), default_timeout=60).run()
     page.button(key="sample").click().run()
     assert [box.label for box in page.checkbox if "Toy" in box.label] == ["Toy net"]
     assert not page.exception

@@ -376,7 +376,7 @@ def test_a_channel_order_that_is_none_is_a_sentence(session: Session) -> None:
     opened(session, "PAT_01")
     session.reorder(1, ("flair", "flair", "post"))
     (sentence,) = session.troubles
-    assert "flair, flair, post does not hold each of pre, flair and post once" in sentence
+    assert '"flair, flair, post" does not hold each of pre, flair and post once' in sentence
     assert shown(session).channels is None
 
 

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from decoder import decode
 from decoder import header as header_of
 
@@ -130,30 +129,6 @@ def test_describe_says_what_is_unknown() -> None:
 
 def test_file_table_says_what_was_taken_as_what() -> None:
     assert state.file_table(STUDY)[1] == {"File": "b.txt", "Taken as": "ignored", "Note": "not an image"}
-
-
-@pytest.mark.parametrize(
-    ("orientation", "expected"),
-    [
-        (None, None),
-        ("LPS", {"left": "R", "right": "L", "top": "A", "bottom": "P"}),
-        ("RAS", {"left": "R", "right": "L", "top": "A", "bottom": "P"}),
-        ("LSA", {"left": "R", "right": "L", "top": "S", "bottom": "I"}),
-        ("AIL", {"left": "A", "right": "P", "top": "S", "bottom": "I"}),
-    ],
-)
-def test_side_letters_only_when_the_orientation_is_known(
-    orientation: str | None, expected: dict[str, str] | None
-) -> None:
-    assert state.edges(orientation) == expected
-
-
-@pytest.mark.parametrize(
-    ("orientation", "expected"),
-    [(None, (False, False)), ("LPS", (False, False)), ("RAS", (True, True)), ("RPS", (False, True))],
-)
-def test_patient_right_comes_to_screen_left(orientation: str | None, expected: tuple[bool, bool]) -> None:
-    assert state.mirror(orientation) == expected
 
 
 def test_first_slice_is_the_references_largest_else_the_middle() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from brainseg.grid import MAX_SPACING_MM, MIN_SPACING_MM, check_spacing
 from brainseg.io.cases import OWN_RESULT, Case, find_cases, relative_names
 from brainseg.io.channels import Item, combined, in_order, is_order
 from brainseg.io.files import NamedBytes, collect
@@ -26,9 +27,6 @@ from brainseg.io.text import listed, plural, shown
 from brainseg.types import CHANNELS, BoolArray, InputError, Source, SourceFile, Spacing, Study
 
 ONE_SEQUENCE = "Only one sequence was given; it was used for all three channels, results are less reliable."
-
-MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
-"""Beyond these, a distance was typed in another unit."""
 
 # One in so many slices may hold but two values without being taken for a mask.
 _RARE = 4
@@ -135,13 +133,13 @@ def read_case(
 def _check_spacing(spacing: Spacing | None) -> None:
     if spacing is None:
         return
-    if len(spacing) != 3 or not all(
-        math.isfinite(value) and MIN_SPACING_MM <= value <= MAX_SPACING_MM for value in spacing
-    ):
+    try:
+        check_spacing(spacing)
+    except ValueError:
         raise InputError(
             f"The spacing is not three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}: give the "
             "distance between slices, rows and columns in mm."
-        )
+        ) from None
 
 
 def _triaged(case: Case) -> tuple[list[Item], list[Item], list[SourceFile]]:

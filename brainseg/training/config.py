@@ -64,14 +64,14 @@ class Augment:
         drop_channel: probability that pre, post or both become FLAIR, as where sequences are missing.
     """
 
-    rotate: NotNegative = 20.0
-    scale: ShareBelow1 = 0.2
+    rotate: NotNegative = 10.0
+    scale: ShareBelow1 = 0.15
     shift: Share = 0.05
     flip: Share = 0.5
-    contrast: Share = 0.2
-    gamma: ShareBelow1 = 0.3
-    blur: Share = 0.15
-    noise: Share = 0.2
+    contrast: Share = 0.1
+    gamma: ShareBelow1 = 0.2
+    blur: Share = 0.0
+    noise: Share = 0.0
     drop_channel: Share = 0.1
 
 
@@ -106,13 +106,13 @@ class Optim:
         ema: decay of the averaged weights, which are the ones validated and kept; lower in the first steps.
     """
 
-    lr: Positive = 1e-3
+    lr: Positive = 2e-3
     weight_decay: NotNegative = 1e-2
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_steps: CountOr0 = 200
     plateau_patience: CountOr0 = 3
     clip: Positive = 1.0
-    ema: ShareBelow1 = 0.998
+    ema: ShareBelow1 = 0.999
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from brainseg import overlay
+from brainseg.grid import edges, mirror
 from brainseg.measure import (
     Measurement,
     Reading,
@@ -137,36 +138,6 @@ def first_slice(study: Study) -> int:
     """The slice to open with: the reference's largest, else the middle."""
     largest = None if study.reference is None else slice_of_largest_area(study.reference)
     return study.shape[0] // 2 if largest is None else largest
-
-
-_OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
-
-
-def mirror(orientation: str | None) -> tuple[bool, bool]:
-    """Whether rows and columns are shown the other way round for the radiological view.
-
-    Patient right belongs on screen left and front on top; in views from the side, front on screen left. An
-    unknown orientation is shown as the files have it.
-    """
-    if orientation is None:
-        return False, False
-    return orientation[1] not in "PI", orientation[0] not in "LP"
-
-
-def edges(orientation: str | None) -> dict[str, str] | None:
-    """Letters for the four sides of the screen, after `mirror`; None when the orientation is unknown.
-
-    `orientation` names the directions in which columns, rows and slices count up, as in DICOM's "LPS".
-
-        >>> edges("LPS")
-        {'left': 'R', 'right': 'L', 'top': 'A', 'bottom': 'P'}
-    """
-    if orientation is None:
-        return None
-    rows, columns = mirror(orientation)
-    right = _OPPOSITE[orientation[0]] if columns else orientation[0]
-    bottom = _OPPOSITE[orientation[1]] if rows else orientation[1]
-    return {"left": _OPPOSITE[right], "right": right, "top": _OPPOSITE[bottom], "bottom": bottom}
 
 
 def view_message(
