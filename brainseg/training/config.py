@@ -64,14 +64,14 @@ class Augment:
         drop_channel: probability that pre, post or both become FLAIR, as where sequences are missing.
     """
 
-    rotate: NotNegative = 10.0
-    scale: ShareBelow1 = 0.15
+    rotate: NotNegative = 20.0
+    scale: ShareBelow1 = 0.25
     shift: Share = 0.05
     flip: Share = 0.5
-    contrast: Share = 0.1
-    gamma: ShareBelow1 = 0.2
-    blur: Share = 0.0
-    noise: Share = 0.0
+    contrast: Share = 0.25
+    gamma: ShareBelow1 = 0.4
+    blur: Share = 0.15
+    noise: Share = 0.2
     drop_channel: Share = 0.1
 
 
@@ -88,7 +88,7 @@ class LossChoice:
     alpha: NotNegative = 0.5
     beta: NotNegative = 0.5
     smooth: Positive = 1.0
-    batch: bool = False
+    batch: bool = True
     deep_supervision: bool = False
 
 
