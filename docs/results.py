@@ -185,21 +185,29 @@ def operating_points(cards: dict[str, WeightsCard]) -> str:
 def paired(
     variant: list[dict[str, Any]], base: list[dict[str, Any]], key: str = "plain"
 ) -> tuple[float, float]:
-    """Mean over patients of the difference in Dice, averaged over seeds, and its standard error."""
-    seeds = {run["seed"] for run in variant} & {run["seed"] for run in base}
-    gaps = []
-    for patient in variant[0]["dice"][key]:
-        one, other = (
-            np.mean([run["dice"][key][patient] for run in runs if run["seed"] in seeds])
-            for runs in (variant, base)
-        )
-        gaps.append(one - other)
-    return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    """Mean over patients of the difference in Dice, averaged over seeds, and its standard error.
+
+    Only seeds and folds that both have are compared; each patient belongs to one fold.
+    """
+    shared = {run_key(run) for run in variant} & {run_key(run) for run in base}
+    gaps: dict[str, list[float]] = {}
+    for run in variant:
+        if run_key(run) in shared:
+            (other,) = (one for one in base if run_key(one) == run_key(run))
+            for patient, value in run["dice"][key].items():
+                gaps.setdefault(patient, []).append(value - other["dice"][key][patient])
+    means = [np.mean(values) for values in gaps.values()]
+    return float(np.mean(means)), float(np.std(means, ddof=1) / np.sqrt(len(means)))
 
 
-def ablations() -> str:
-    """Every variant against the recipe, patient by patient."""
-    result = stored("ablations.json")
+def run_key(run: dict[str, Any]) -> tuple[int, int]:
+    """Which runs of two variants are a pair."""
+    return run["fold"], run["seed"]
+
+
+def ablations(name: str) -> str:
+    """Every variant of a specification against its recipe, patient by patient."""
+    result = stored(name)
     by_variant: dict[str, list[dict[str, Any]]] = {}
     for run in result["runs"]:
         by_variant.setdefault(run["variant"], []).append(run)
@@ -210,7 +218,7 @@ def ablations() -> str:
         means = [np.mean(list(run["dice"]["plain"].values())) for run in runs]
         medians = [np.median(list(run["dice"]["plain"].values())) for run in runs]
         gap, error = paired(runs, base)
-        each = [paired([run], [other]) for run in runs for other in base if other["seed"] == run["seed"]]
+        each = [paired([run], [other]) for run in runs for other in base if run_key(other) == run_key(run)]
         same_sign = len(each) > 1 and len({np.sign(one) for one, _ in each}) == 1
         clear = "yes" if same_sign and abs(gap) > 2 * error else "no"
         rows.append(
@@ -229,7 +237,7 @@ def ablations() -> str:
         flips.append(
             np.mean(list(run["dice"]["flips"].values())) - np.mean(list(run["dice"]["plain"].values()))
         )
-    head = ["variant", "mean Dice, each seed", "median, each seed", "difference by patient", "clear"]
+    head = ["variant", "mean Dice, each run", "median, each run", "difference by patient", "clear"]
     return (
         table(head, rows)
         + f"\n\nFlips at test time change the mean by {np.mean(flips):+.3f} on average over these "
@@ -281,7 +289,8 @@ def page() -> str:
         failures=failures(cards),
         behaviour=behaviour(cards),
         operating_points=operating_points(cards),
-        ablations=ablations(),
+        ablations=ablations("ablations.json"),
+        recipe_check=ablations("recipe.json"),
         speed=speed(),
     )
     return text

@@ -91,7 +91,11 @@ def test_flops_are_those_of_a_convolution_known_by_hand() -> None:
 
 
 def run_of(values: Any, seed: int) -> dict[str, Any]:
-    return {"seed": seed, "dice": {"plain": {f"p{n}": float(value) for n, value in enumerate(values)}}}
+    return {
+        "seed": seed,
+        "fold": 0,
+        "dice": {"plain": {f"p{n}": float(value) for n, value in enumerate(values)}},
+    }
 
 
 def test_differences_are_paired_by_patient() -> None:
