@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from brainseg.head import find_head
+from brainseg.head import Head, find_head
 from brainseg.types import BoolArray, Box, FloatArray, Letterbox, Study
 
 MULTIPLE = 16
@@ -20,6 +20,8 @@ MAX_SIZE = 1024
 
 # Scalp and skull, on each side; no mask of 95 patients reaches there.
 _INSET = 0.035
+# Scanners and viewers write in white. Less writing than this moves no percentile.
+_DARKEST_BRIGHTEST, _LEAST_WRITING = (10.0, 99.5), 5e-4
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,30 @@ class Preprocess:
         h and w are divisible by 16 without a `margin`; see `letterbox`.
         """
         _, height, width = study.shape
-        head = find_head(study.slices) if self.crop else None
-        letterbox = self.letterbox(height, width, head.box if head else None, margin)
-        images = self.normalise(study.slices, head.mask if head else None)
+        head = find_head(study.slices)
+        letterbox = self.letterbox(height, width, head.box if head and self.crop else None, margin)
+        within = None if head is None else head.mask if self.crop else without_captions(study.slices, head)
+        images = self.normalise(study.slices, within)
         batch = np.zeros((len(images), images.shape[-1], *letterbox.padded), np.float32)
         rows, columns = letterbox.scaled
         for index, image in enumerate(images):
             part = _resize(_cut(image, letterbox.box), letterbox.scaled)
             batch[index, :, :rows, :columns] = part.transpose(2, 0, 1)
         return batch, letterbox
+
+
+def without_captions(slices: npt.NDArray[Any], head: Head) -> BoolArray | None:
+    """The voxels that count where whole slices are seen: all but writing; None where there is none.
+
+    Writing lies outside the head, is brighter than it in every channel, and is more than a few hot pixels.
+    Its soft edges count with it.
+    """
+    bright = soft = ~head.mask
+    for channel in range(slices.shape[-1]):
+        values = slices[..., channel]
+        dark, light = np.percentile(values[head.mask], _DARKEST_BRIGHTEST)
+        bright, soft = bright & (values > light), soft & (values > dark)
+    return ~soft if bright.mean() > _LEAST_WRITING else None
 
 
 def apply_mask(mask: BoolArray, letterbox: Letterbox) -> BoolArray:

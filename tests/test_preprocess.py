@@ -12,8 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from brainseg.head import find_head
 from brainseg.postprocess import segment
-from brainseg.preprocess import MULTIPLE, Preprocess, apply_mask, invert
+from brainseg.preprocess import MULTIPLE, Preprocess, apply_mask, invert, without_captions
 from brainseg.types import Box, FloatArray, Letterbox, Source, Study
 
 DTYPES = ("uint8", "uint16", "int16", "int32", "float32", "float64")
@@ -375,6 +376,22 @@ def test_borders_and_captions_leave_what_the_network_sees() -> None:
         assert np.corrcoef(batch.ravel(), expected.ravel())[0, 1] > 0.95
     whole = Preprocess(size=96)
     assert np.corrcoef(whole.apply(study(wide))[0].ravel(), whole.apply(plain)[0].ravel())[0, 1] < 0.5
+
+
+def test_writing_is_left_out_of_the_percentiles_of_whole_slices() -> None:
+    whole = Preprocess(size=96)
+    plain = patient(200, 200, (100, 100), (85, 70))
+    captioned = plain.slices.copy()
+    captioned[:, 2:10, 2:90] = 255
+    captioned[:, 10:12, 2:90] = 120  # soft edges
+    expected, _ = whole.apply(plain)
+    batch, _ = whole.apply(study(captioned))
+    assert np.abs(batch - expected)[:, :, 8:].max() < 0.03
+    few = plain.slices.copy()
+    few[0, 2, 2:6] = 255
+    head = find_head(few)
+    assert head is not None
+    assert without_captions(few, head) is None, "hot pixels are no writing"
 
 
 def test_a_box_that_reaches_over_the_edge_is_black_there_and_nothing_is_lost() -> None:
