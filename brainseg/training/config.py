@@ -80,15 +80,15 @@ class LossChoice:
     """Which loss; alpha weighs false positives, beta false negatives, in Tversky and Combined.
 
     `smooth`, in pixels, is added to overlap and size in the three region losses; `batch` computes them over
-    the samples of a batch, or of a device's share of it, together rather than one by one. `deep_supervision`
-    averages the loss over the columns of the nested networks.
+    the samples of a micro-batch, or of a device's share of it, together rather than one by one.
+    `deep_supervision` averages the loss over the columns of the nested networks.
     """
 
     name: LossName = "combined"
     alpha: NotNegative = 0.5
     beta: NotNegative = 0.5
     smooth: Positive = 1.0
-    batch: bool = True
+    batch: bool = False
     deep_supervision: bool = False
 
 
