@@ -25,14 +25,14 @@ from brainseg.datasets.lgg import read_patients
 from brainseg.evaluation.patient import ENSEMBLE
 from brainseg.inference import Predictor
 from brainseg.measure import dice
-from brainseg.postprocess import segment
+from brainseg.postprocess import cut
 from brainseg.training.loop import THRESHOLDS
 from brainseg.types import BoolArray, FloatArray
 
 RESULTS = Path(__file__).resolve().parent / "results" / "operating_points.json"
 RULES: dict[str, Callable[[FloatArray, float], BoolArray]] = {
-    "all": lambda p, threshold: segment(p, threshold, "all"),
-    "largest component": lambda p, threshold: segment(p, threshold, "largest"),
+    "all": lambda p, threshold: cut(p, threshold, "all"),
+    "largest component": lambda p, threshold: cut(p, threshold, "largest"),
     "hysteresis to 0.8": lambda p, threshold: np.asarray(
         apply_hysteresis_threshold(p, threshold, max(threshold, 0.8))
     ),
@@ -60,9 +60,9 @@ def main(data: Annotated[Path, typer.Argument(help="Folder of patient folders, w
                 # Neither mask reaches out of this box at any threshold, so Dice is that of the volume.
                 (box,) = ndimage.find_objects(((whole >= THRESHOLDS[0]) | study.reference).astype(np.uint8))
                 probability, reference = whole[box], study.reference[box]
-                for rule, cut in RULES.items():
+                for rule, apply in RULES.items():
                     for threshold in THRESHOLDS:
-                        value = dice(cut(probability, threshold), reference)
+                        value = dice(apply(probability, threshold), reference)
                         assert isinstance(value, float)
                         scores.setdefault((name, flips, rule, threshold), []).append(value)
     rows: list[dict[str, Any]] = []

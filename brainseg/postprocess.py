@@ -31,14 +31,14 @@ def find(prediction: Prediction, threshold: float | None = None, keep: Keep | No
     """The mask of a prediction; `threshold` and `keep` are those stored with the weights unless given.
 
     Raises:
-        ValueError: as `segment`.
+        ValueError: as `cut`.
     """
     threshold = prediction.threshold if threshold is None else float(threshold)
     keep = prediction.keep if keep is None else keep
-    return Finding(prediction, threshold, keep, segment(prediction.probability, threshold, keep))
+    return Finding(prediction, threshold, keep, cut(prediction.probability, threshold, keep))
 
 
-def segment(probability: FloatArray, threshold: float, keep: Keep) -> BoolArray:
+def cut(probability: FloatArray, threshold: float, keep: Keep) -> BoolArray:
     """Voxels at or above `threshold`, all of them or the largest connected component alone.
 
     Components are three-dimensional; voxels sharing a face, an edge or a corner are connected. Of

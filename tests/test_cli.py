@@ -25,7 +25,7 @@ from brainseg.checkpoint import load, save
 from brainseg.inference import Predictor
 from brainseg.measure import compare
 from brainseg.models import ARCHITECTURES
-from brainseg.postprocess import segment
+from brainseg.postprocess import cut
 from brainseg.types import RESEARCH_USE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -59,7 +59,7 @@ def test_predict_json_holds_the_figures_of_the_python_interface(
     assert study.reference is not None
     for name, folder in folders.items():
         prediction = Predictor(load(folder)).predict(study)
-        mask = segment(prediction.probability, 0.5, "all")
+        mask = cut(prediction.probability, 0.5, "all")
         metrics = compare(mask, study.reference, None)
         row = figures["models"][name]
         assert 0 < row["tumour_voxels"] == mask.sum()

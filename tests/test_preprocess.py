@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from brainseg.head import find_head
-from brainseg.postprocess import segment
+from brainseg.postprocess import cut
 from brainseg.preprocess import MULTIPLE, Preprocess, apply_mask, invert, without_captions
 from brainseg.types import Box, FloatArray, Letterbox, Source, Study
 
@@ -257,7 +257,7 @@ def test_certainty_stays_certainty(grid: tuple[int, int]) -> None:
         ones = np.ones((1, letterbox.padded[0] // shrink, letterbox.padded[1] // shrink), np.float32)
         out = invert(ones, letterbox)
         assert (out == 1).all()
-        assert segment(out, 0.5, "all").all()
+        assert cut(out, 0.5, "all").all()
 
 
 def test_a_strip_that_shrinks_along_one_axis_is_averaged_not_sampled() -> None:

@@ -31,7 +31,7 @@ from brainseg.io.text import listed, plural
 from brainseg.measure import dice
 from brainseg.models import build
 from brainseg.models.base import Network
-from brainseg.postprocess import segment
+from brainseg.postprocess import cut
 from brainseg.preprocess import Preprocess, invert
 from brainseg.training.config import Recipe, RecipeError
 from brainseg.training.data import Draw, SliceData, draws, make_loader, share, workers_beside
@@ -515,7 +515,7 @@ class Validation:
     def _score(
         self, probability: FloatArray, index: int, threshold: float = 0.5, keep: Keep = "all"
     ) -> Figure:
-        return dice(segment(probability, threshold, keep), self.references[index])
+        return dice(cut(probability, threshold, keep), self.references[index])
 
     def score(self, predicted: Sequence[FloatArray], threshold: float, keep: Keep) -> list[float]:
         """Volumetric Dice of each patient at an operating point."""
