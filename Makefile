@@ -34,7 +34,7 @@ format: $(VENV)/test.stamp node_modules/.package-lock.json
 # machine (+cpu, +cu130) are the same version.
 lock: $(VENV)/test.stamp
 	{ sed -n '/^#/p' constraints.txt; \
-	  $(BIN)/python -m pip freeze --exclude-editable | sed '/^certifi==/d; s/+.*//' | sort --ignore-case; } > constraints.new
+	  $(BIN)/python -m pip freeze --all --exclude-editable | sed -E '/^(certifi|pip)==/d; s/\+.*//' | sort --ignore-case; } > constraints.new
 	mv constraints.new constraints.txt
 
 $(BIN)/python:

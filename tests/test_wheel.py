@@ -40,8 +40,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def pins(name: str) -> dict[str, str]:
     """Package -> version, of the lines that state one."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    stated = [line.split("==") for line in lines if line and not line.startswith(("#", "-"))]
-    return {canonicalize_name(package): version for package, version in stated}
+    stated = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in stated}
 
 
 def test_pins_are_of_the_stated_dependencies_and_within_their_ranges() -> None:
@@ -51,9 +51,7 @@ def test_pins_are_of_the_stated_dependencies_and_within_their_ranges() -> None:
     assert pinned.keys() == direct.keys()
     assert all(requirement.specifier.contains(pinned[name]) for name, requirement in direct.items())
     assert pinned.items() <= locked.items()
-    extras = [
-        Requirement(text) for name in ("train", "test") for text in PROJECT["optional-dependencies"][name]
-    ]
+    extras = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
     for extra in extras:
         if not extra.extras:
             assert extra.specifier.contains(locked[canonicalize_name(extra.name)]), extra.name
