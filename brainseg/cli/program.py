@@ -12,7 +12,7 @@ from brainseg.cli.data import data_app
 from brainseg.cli.evaluate import evaluate
 from brainseg.cli.models import models
 from brainseg.cli.predict import predict
-from brainseg.cli.serve import serve_page
+from brainseg.cli.serve import serve_gradio, serve_page
 from brainseg.cli.train import train
 from brainseg.types import RESEARCH_USE, BrainsegError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 for command in (predict, evaluate, train, models):
     app.command()(command)
 app.command("app")(serve_page)
+app.command("gradio")(serve_gradio)
 app.add_typer(data_app, name="data")
 
 # typer carries a click of its own or depends on one, by version; this is the base of its usage errors.
