@@ -118,14 +118,15 @@ def endpoint(tabs: Tabs, names: Sequence[str]) -> Callable[..., Any]:
     async def predict(
         files: list[NamedBytes],
         models: list[str],
-        threshold: float | None,
-        flips: bool,
-        request: gr.Request,
+        threshold: float | None = None,
+        flips: bool = False,
+        request: gr.Request | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is asked for it
     ) -> Result:
         with one_sentence():
-            session = tabs.session(str(request.session_hash))
-            tabs.expect(str(request.session_hash))
+            client = str(request.session_hash if request else None)
+            session = tabs.session(client)
+            tabs.expect(client)
             try:
                 await asyncio.to_thread(_open, session, files, models or list(names), flips)
                 await _run(session, progress)

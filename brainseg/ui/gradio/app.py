@@ -6,8 +6,10 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +82,9 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         blocks.app.state_holder.time_last_used.pop(name, None)
 
     held.tabs.forget = forget
+    if threading.current_thread() is threading.main_thread():
+        # A container is stopped by this signal, which would leave the folder behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     blocks.launch(
         server_name=host,
         server_port=port,
