@@ -90,8 +90,8 @@ def theme() -> gr.themes.Base:
     return made
 
 
-def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in reading order
-    """The page and its events, inside a `gradio.Blocks`."""
+def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in reading order
+    """The page and its events, inside `blocks`."""
     cards, _ = networks.installed()
     gr.HTML(f'<div class="research-use">{RESEARCH_USE}</div>')
     with gr.Row(elem_id="page"):
@@ -338,9 +338,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
     # `queue=False`: answered at once, beside the requests that wait for a turn.
     at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     all_of_it: dict[str, Any] = {"outputs": everything, **at_once}
-    block = gr.context.Context.root_block
-    assert block is not None
-    block.load(begin, **all_of_it)
+    blocks.load(begin, **all_of_it)
     gr.on([sample.click, trial.click], open_sample, **all_of_it)
     public.click(
         open_public, **{**all_of_it, "queue": True, "show_progress": "minimal"}, show_progress_on=public
