@@ -109,7 +109,7 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
             del body
             await run_in_threadpool(session.open, lambda: expand(given))
         except Exception as error:
-            return PlainTextResponse(sentence_for(error), 413 if isinstance(error, InputError) else 500)
+            return _refused(sentence_for(error), 413 if isinstance(error, InputError) else 500)
         return Response(status_code=204)
 
     async def upload(request: Request) -> Response:
@@ -117,7 +117,7 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
             await _body_fits(request, MAX_UPLOAD + 2**20)
             return JSONResponse([files.put(name, data, UPLOAD_S) for name, data in await _form(request)])
         except (InputError, MultiPartException) as error:
-            return PlainTextResponse(str(error), 413)
+            return _refused(str(error), 413)
 
     async def fetch(request: Request) -> Response:
         path = request.path_params["path"]
@@ -199,6 +199,11 @@ def _bytes(data: bytes, name: str | None = None, background: BackgroundTask | No
     if name is not None:
         sent["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name)}"
     return Response(data, media_type="application/octet-stream", headers=sent, background=background)
+
+
+def _refused(sentence: str, status: int) -> Response:
+    # What is still on its way is not waited for.
+    return PlainTextResponse(sentence, status, headers={"Connection": "close"})
 
 
 async def _body(request: Request, most: int) -> bytes:
