@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser.harness import CASE, Watch
@@ -25,7 +27,8 @@ COLOURED = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let coloured = 0;
   for (let i = 0; i < data.length; i += 4) {
-    if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 24) coloured++;
+    const [r, g, b] = data.subarray(i, i + 3);
+    if (Math.max(r, g, b) - Math.min(r, g, b) > 24) coloured++;
   }
   return coloured / (data.length / 4);
 }"""
@@ -33,7 +36,6 @@ COLOURED = """canvas => {
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    # By the name that a browser is given, so that nothing else counts as its own.
     with serving(tmp_path_factory.mktemp("gradio")) as running:
         yield running
     log = running.log.read_text(encoding="utf-8", errors="replace")
@@ -262,21 +264,35 @@ def test_a_run_is_stopped_and_a_closed_tab_is_freed(chromium: Browser, running: 
     expect(other.get_by_text("Stopped. What had finished is kept.")).to_be_visible()
 
 
-def test_a_page_of_another_origin_may_show_it_where_that_is_allowed(
-    chromium: Browser, tmp_path: Path
-) -> None:
-    with serving(tmp_path, BRAINSEG_FRAME_ANCESTORS="http://outside.localhost:*") as running:
+def test_a_page_of_another_site_may_show_it_where_that_is_allowed(chromium: Browser, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, BRAINSEG_FRAME_ANCESTORS="http://localhost:*") as running,
+        around(running) as outer,
+    ):
         context = chromium.new_context()
-        outside = context.new_page()
-        outside.route(
-            "http://outside.localhost:9/",
-            lambda route: route.fulfill(
-                body=f'<iframe src="{running.address}" style="width: 1200px; height: 800px"></iframe>',
-                content_type="text/html",
-            ),
-        )
-        outside.goto("http://outside.localhost:9/")
-        frame: Any = outside.frame_locator("iframe")
+        page = context.new_page()
+        page.goto(outer)
+        frame = page.frame_locator("iframe")
         frame.get_by_role("button", name="Try it with the synthetic sample").click(timeout=60_000)
-        frame.locator(".viewer[data-ready=true]").wait_for(timeout=30_000)
+        frame.locator(".viewer[data-ready=true]").wait_for(timeout=60_000)
         context.close()
+
+
+@contextmanager
+def around(running: Running) -> Iterator[str]:
+    """The address of a page of another site that shows it in a frame."""
+
+    class Outer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f'<iframe src="{running.address}" width="1200" height="800"></iframe>'.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("localhost", 0), Outer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
