@@ -50,6 +50,8 @@ KEEPERS = {
     "starlette": {"ui"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
+    "onnx": {"checkpoint"},
+    "onnxruntime": {"checkpoint"},
     "kagglehub": set[str](),
     "pickle": set[str](),
 }
