@@ -32,6 +32,7 @@ LAYERS = {
     "models": 3,
     "checkpoint": 4,
     "inference": 5,
+    "spaces": 5,
     "evaluation": 6,
     "training": 7,
     "ui": 7,
