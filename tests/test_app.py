@@ -30,11 +30,11 @@ from brainseg.types import (
     WeightsError,
 )
 from brainseg.ui import networks as module
+from brainseg.ui import words
 from brainseg.ui.job import UNEXPECTED
 from brainseg.ui.session import File, Patient, Session
 from brainseg.ui.state import TYPED_SPACING
 from brainseg.ui.streamlit import components
-from brainseg.ui.streamlit import page as face
 from brainseg.ui.streamlit.server import SCRIPT
 
 CARDS = {
@@ -552,7 +552,7 @@ def test_a_public_patient_that_cannot_be_fetched_is_one_sentence(
         assert patient == "HELD_01"
         raise InputError("Kaggle cannot be reached from here: check the network connection.")
 
-    monkeypatch.setattr(face, "fetch_patient", offline)
+    monkeypatch.setattr(words, "fetch_patient", offline)
     next(b for b in page.button if b.label == "Fetch a public TCGA patient").click().run()
     assert errors(page, "Kaggle cannot be reached from here: check the network connection.")
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.formparsers import MultiPartParser
 from streamlit import config
 
-from brainseg.ui.streamlit import lifetime, server
+from brainseg.ui.streamlit import lifetime
 
 ROOT = Path(__file__).resolve().parent.parent
 _spec = importlib.util.spec_from_file_location("app_load", ROOT / "benchmarks" / "app_load.py")
@@ -189,24 +188,6 @@ def test_every_answer_forbids_frames_and_scripts_of_other_hosts(running: Running
     assert policy["default-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'"
     assert not any("http" in sources or "*" in sources for sources in policy.values())
-
-
-def test_a_page_that_may_show_the_app_in_a_frame_is_named() -> None:
-    sent = server.headers("https://huggingface.co")
-    assert "frame-ancestors https://huggingface.co" in sent["Content-Security-Policy"]
-    assert "X-Frame-Options" not in sent
-
-
-def test_uploads_are_held_in_memory_up_to_the_largest_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MultiPartParser, "spool_max_size", 2**20)
-    server.keep_uploads_in_memory()
-    assert MultiPartParser.spool_max_size > (config.get_option("server.maxUploadSize") + 1) * 2**20
-
-
-def test_a_parser_without_that_limit_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(MultiPartParser, "spool_max_size")
-    with pytest.raises(RuntimeError, match="Starlette parses uploads in another way"):
-        server.keep_uploads_in_memory()
 
 
 def test_a_closed_tab_is_freed_before_streamlit_forgets_it() -> None:

@@ -14,7 +14,7 @@ from brainseg.cli.export import export_app
 from brainseg.cli.hub import hub_app
 from brainseg.cli.models import models
 from brainseg.cli.predict import predict
-from brainseg.cli.serve import serve_page
+from brainseg.cli.serve import serve_gradio, serve_page
 from brainseg.cli.train import train
 from brainseg.types import RESEARCH_USE, BrainsegError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 for command in (predict, evaluate, train, models):
     app.command()(command)
 app.command("app")(serve_page)
+app.command("gradio")(serve_gradio)
 app.add_typer(data_app, name="data")
 app.add_typer(export_app, name="export")
 app.add_typer(hub_app, name="hub")

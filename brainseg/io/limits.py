@@ -1,5 +1,9 @@
 """How much is read before a sentence says that it is too much."""
 
+MAX_UPLOAD = 300 * 2**20
+"""Bytes of one file that a page or the API takes. A patient of 1,000 slices zipped stays below; the whole
+data set (about 1 GB) belongs on the command line, not in a browser's memory."""
+
 MAX_FILES = 20_000
 """Files in one folder or zip; the LGG data set has about 8,000, and its published zip holds it twice."""
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -160,7 +161,8 @@ class Job:
         self._results: list[tuple[str, Prediction | str]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # A face may have said there for whom this is; ZeroGPU charges a visitor by it.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), daemon=True)
 
     def start(self) -> Job:
         self._thread.start()

@@ -163,18 +163,23 @@ def attention_id(pack_id: str, gate: str) -> str:
     return f"{pack_id}/{gate}"
 
 
-def attention_pack(attention: AttentionMap, pack_id: str) -> bytes:
-    """One gate's coefficients on the gate's own grid, in steps of 1/255.
+def grid_of(attention: AttentionMap) -> tuple[float, float, float, float]:
+    """What a gate's own grid covers, padding included: top, left, height and width in slice pixels.
 
-    ``grid`` is the rectangle that this grid covers, padding included: top, left, height and width in slice
-    pixels. It reaches over the edges of the slice where the letterbox's box or its padding does. The browser
-    draws it unsmoothed, so a coarse gate looks as coarse as it is.
+    It reaches over the edges of the slice where the letterbox's box or its padding does.
     """
     letterbox = attention.letterbox
     top, left, height, width = letterbox.box
     (padded_height, padded_width), (scaled_height, scaled_width) = letterbox.padded, letterbox.scaled
-    grid = (top, left, padded_height * height / scaled_height, padded_width * width / scaled_width)
-    header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "grid": grid}
+    return top, left, padded_height * height / scaled_height, padded_width * width / scaled_width
+
+
+def attention_pack(attention: AttentionMap, pack_id: str) -> bytes:
+    """One gate's coefficients on the gate's own grid, in steps of 1/255; ``grid`` is `grid_of` it.
+
+    The browser draws it unsmoothed, so a coarse gate looks as coarse as it is.
+    """
+    header = {"kind": "pack", "id": attention_id(pack_id, attention.gate), "grid": grid_of(attention)}
     return message(header, {"attention": Block(_to_bytes(attention.coefficients), "plane")})
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from itertools import permutations
 from typing import Any
 
 import streamlit as st
 
-from brainseg.datasets.lgg import fetch_patient
 from brainseg.io import NamedBytes, collect, expand
 from brainseg.measure import Reading, votes_sentence
-from brainseg.models import ARCHITECTURES
 from brainseg.sample import SYNTHETIC_GLIOMA
-from brainseg.types import CHANNELS, RESEARCH_USE, BrainsegError, Study
-from brainseg.ui import state
+from brainseg.types import CHANNELS, RESEARCH_USE, Study
+from brainseg.ui import markup, state, words
 from brainseg.ui.chart import area_chart
 from brainseg.ui.networks import keep_out_of_collections
 from brainseg.ui.session import File, Patient, Session, progress_text, sentence_for
@@ -29,7 +26,6 @@ _ICON = (
 )
 # How often the page asks how far its runs are: at work, and while they wait for others.
 _AT_WORK_S, _WAITING_S = 0.5, 2.0
-_AXES = ("between slices", "between rows", "between columns")
 _ROWS_BEFORE_SCROLLING = 6
 
 keep_out_of_collections()
@@ -101,21 +97,16 @@ def _error(sentence: str) -> None:
 
 
 def _open_patients(session: Session) -> None:
-    with st.expander("Open a patient", expanded=session.shown is None, icon=":material/folder_open:"):
+    with st.expander(words.OPEN, expanded=session.shown is None, icon=":material/folder_open:"):
         folder, files, public = st.tabs(["Folder", "Zip or files", "Public"])
         with folder:
-            _uploader(
-                "Patient folder",
-                "folder",
-                "directory",
-                "Slices such as case_1.tif with masks such as case_1_mask.tif, if there are any.",
-            )
+            _uploader("Patient folder", "folder", "directory", words.FOLDER_HINT)
         with files:
-            _uploader("Zip, or slices and masks", "files", True, "Slices and their masks together, or a zip.")
+            _uploader("Zip, or slices and masks", "files", True, words.FILES_HINT)
         with public:
-            st.button("Fetch a public TCGA patient", on_click=_take_public, width="stretch")
-            st.caption("One patient of the LGG data set, from Kaggle. Needs a network connection.")
-        st.button("Open the synthetic sample", key="sample", on_click=_take_sample, width="stretch")
+            st.button(words.PUBLIC, on_click=_take_public, width="stretch")
+            st.caption(words.PUBLIC_HINT)
+        st.button(words.SAMPLE, key="sample", on_click=_take_sample, width="stretch")
 
 
 def _uploader(label: str, name: str, multiple: Any, hint: str) -> None:
@@ -130,7 +121,7 @@ def _take_upload(key: str) -> None:
     uploads: Sequence[Any] = st.session_state[key] or []
     if not uploads:
         return
-    with st.spinner("Reading the files …"):
+    with st.spinner(words.READING):
         _session().open(lambda: expand([NamedBytes(u.name, u.getvalue()) for u in uploads]))
     lifetime.drop_uploads(list(uploads))
     st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1
@@ -142,18 +133,8 @@ def _take_sample() -> None:
 
 def _take_public() -> None:
     session = _session()
-
-    def fetch() -> list[NamedBytes]:
-        # One that chose thresholds but trained nothing, so that its Dice means something.
-        held_out = [p for card in session.cards.values() for p in card.validation_patients]
-        if not held_out:
-            raise BrainsegError(
-                "No weights are installed that name a public patient; upload a folder instead."
-            )
-        return fetch_patient(held_out[0])
-
-    with st.spinner("Fetching from Kaggle …"):
-        session.open(fetch)
+    with st.spinner(words.FETCHING):
+        session.open(lambda: words.public_patient(session.cards))
 
 
 def _list_patients(session: Session) -> None:
@@ -194,18 +175,17 @@ def _mark(patient: Patient, shown: bool) -> str | None:
 
 
 def _about_files(patient: Patient) -> None:
-    with st.expander("Channel order", icon=":material/reorder:"):
+    with st.expander(words.CHANNEL_ORDER, icon=":material/reorder:"):
         key = f"channels-{patient.number}"
         st.session_state[key] = patient.channels
         st.selectbox(
-            "Sequences in the files, in this order",
+            words.CHANNELS_LABEL,
             [None, *permutations(CHANNELS)],
-            format_func=lambda order: ", ".join(order) if order else "As the files say",
+            format_func=lambda order: ", ".join(order) if order else words.AS_FILES_SAY,
             key=key,
             on_change=_take_channels,
             args=(patient.number,),
-            help="The networks expect pre-contrast T1, FLAIR and post-contrast T1 as the three channels. "
-            "Another order in the files makes their results worthless without any sign of it.",
+            help=words.CHANNELS_HELP,
         )
     if patient.spacing_is_asked:
         _ask_spacing(patient)
@@ -216,13 +196,13 @@ def _take_channels(number: int) -> None:
 
 
 def _ask_spacing(patient: Patient) -> None:
-    keys = [f"spacing-{axis}-{patient.number}" for axis in _AXES]
-    with st.expander("Spacing in mm (optional)", icon=":material/straighten:"):
-        for axis, key, value in zip(_AXES, keys, patient.spacing, strict=True):
+    keys = [f"spacing-{axis}-{patient.number}" for axis in words.AXES]
+    with st.expander(words.SPACING, icon=":material/straighten:"):
+        for axis, key, value in zip(words.AXES, keys, patient.spacing, strict=True):
             if key not in st.session_state:
                 st.session_state[key] = value
             st.number_input(
-                axis.capitalize(),
+                axis,
                 min_value=0.01,
                 max_value=100.0,
                 step=0.1,
@@ -232,10 +212,7 @@ def _ask_spacing(patient: Patient) -> None:
                 on_change=_take_spacing,
                 args=(patient.number, keys),
             )
-        if None in patient.spacing and any(value is not None for value in patient.spacing):
-            st.caption("Volumes in ml need all three.")
-        else:
-            st.caption("The files carry no spacing. With all three, areas are in mm² and volumes in ml.")
+        st.caption(words.spacing_hint(patient.spacing))
 
 
 def _take_spacing(number: int, keys: Sequence[str]) -> None:
@@ -249,23 +226,17 @@ def _take_spacing(number: int, keys: Sequence[str]) -> None:
 def _choose_models(session: Session, patient: Patient) -> None:
     st.markdown("**Models**")
     for name, sentence in session.damaged.items():
-        _error(f"{ARCHITECTURES[name].title}: {sentence}")
+        _error(words.of_network(name, sentence))
     if not session.cards:
         if not session.damaged:
-            _error(
-                "No weights are installed: run from a clone of the repository, which holds them in weights/."
-            )
+            _error(words.NO_WEIGHTS)
         return
     chosen = []
     for name, card in session.cards.items():
-        help_text = f"{ARCHITECTURES[card.spec.architecture].paper}. Width {card.spec.width}."
-        if st.checkbox(state.title_of(card.spec.architecture), value=True, key=f"use-{name}", help=help_text):
+        title = state.title_of(card.spec.architecture)
+        if st.checkbox(title, value=True, key=f"use-{name}", help=words.about(card)):
             chosen.append(name)
-    flips = st.toggle(
-        "Average over left-right flips",
-        key="tta",
-        help="Each slice is also seen mirrored, and the two probabilities are averaged: twice the time.",
-    )
+    flips = st.toggle(words.FLIPS, key="tta", help=words.FLIPS_HELP)
     session.choose(chosen, flips=flips)
     running = [other.job.status() for other in session.patients if other.job is not None]
     if running:
@@ -278,17 +249,12 @@ def _choose_models(session: Session, patient: Patient) -> None:
     if patient.note:
         st.caption(f":material/info: {patient.note}")
     for name, sentence in patient.failures.items():
-        _error(f"{ARCHITECTURES[name].title}: {sentence}")
+        _error(words.of_network(name, sentence))
 
 
 def _run_button(session: Session, chosen: Sequence[str]) -> None:
     todo = session.todo
-    if not chosen:
-        label = "Choose a model"
-    elif not todo:
-        label = "All results are shown"
-    else:
-        label = f"Run {len(todo)} model{'s' if len(todo) > 1 else ''}"
+    label = words.run_label(chosen, todo)
     st.button(label, key="run", type="primary", width="stretch", disabled=not todo, on_click=session.run)
 
 
@@ -326,19 +292,15 @@ def _choose_thresholds(session: Session, patient: Patient) -> None:
             if name not in st.session_state:
                 st.session_state[name] = value
         threshold = st.slider(
-            f"{ARCHITECTURES[prediction.architecture].title} (stored: {prediction.threshold:.2f})",
+            words.threshold_label(prediction.architecture, prediction.threshold),
             min_value=0.01,
             max_value=0.99,
             step=0.01,
             format="%.2f",
             key=names[0],
-            help="A voxel is tumour at or above it. No network runs again.",
+            help=words.THRESHOLD_HELP,
         )
-        largest = st.toggle(
-            "Largest region only",
-            key=names[1],
-            help="Keeps the largest connected region in three dimensions. At first as the weights say.",
-        )
+        largest = st.toggle(words.LARGEST, key=names[1], help=words.LARGEST_HELP)
         session.cut(key, float(threshold), "largest" if largest else "all")
 
 
@@ -346,33 +308,20 @@ def _choose_thresholds(session: Session, patient: Patient) -> None:
 
 
 def _welcome() -> None:
-    st.title("Lower-grade glioma on brain MRI", anchor=False)
-    st.markdown(
-        "Four networks find the tumour in a patient's slices, side by side: "
-        + ", ".join(a.title for a in ARCHITECTURES.values())
-        + ".\n\n"
-        "1. Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR and "
-        "post-contrast T1 as the three channels), a zip, or loose files. Reference masks are found too.\n"
-        "2. Choose one to four models and run them.\n"
-        "3. Scroll through the slices, compare the outlines, and download masks and figures.\n\n"
-        "Files are kept in memory for this session alone and are never written to disk. They are freed "
-        "when you remove the patient or close this page."
-    )
-    st.button("Try it with the synthetic sample", key="try", type="primary", on_click=_take_sample)
-    st.caption("A computed brain with a computed lesion, not a patient.")
+    st.title(words.TITLE, anchor=False)
+    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(words.STEPS, 1))
+    st.markdown(f"{words.INTRODUCTION}\n\n{steps}\n\n{words.IN_MEMORY}")
+    st.button(words.TRY_SAMPLE, key="try", type="primary", on_click=_take_sample)
+    st.caption(words.SAMPLE_HINT)
 
 
 def _headline(patient: Patient, study: Study) -> None:
-    badge = '<span class="badge">synthetic, not a patient</span>' if patient.synthetic else ""
-    facts = " · ".join(state.describe(study))
-    st.html(f'<p class="headline"><b>{escape(patient.title)}</b> {badge} <span>{escape(facts)}</span></p>')
+    badge = words.SYNTHETIC if patient.synthetic else ""
+    st.html(markup.headline(patient.title, study, badge))
 
 
 def _provenance(study: Study) -> None:
-    used = sum(f.role != "ignored" for f in study.source.files)
-    ignored = len(study.source.files) - used
-    label = f"Files: {used} used" + (f", {ignored} ignored" if ignored else "")
-    with st.expander(label, icon=":material/description:"):
+    with st.expander(words.files_label(study), icon=":material/description:"):
         st.dataframe(state.file_table(study), hide_index=True, width="stretch", height=320)
 
 
@@ -399,19 +348,19 @@ def _workspace() -> None:
 
 
 def _figures(study: Study, readings: Sequence[Reading]) -> None:
-    st.markdown("#### This patient")
+    st.markdown(f"#### {words.FIGURES}")
     head, rows = state.figure_table(readings)
-    components.figure_table(head, rows, [state.line_of(r.prediction) for r in readings])
+    st.html(markup.figure_table(head, rows, [state.line_of(r.prediction) for r in readings]))
     if study.reference is None:
-        st.caption("Dice and the other comparisons need a reference mask among the patient's files.")
+        st.caption(words.NO_REFERENCE)
     if any(r.prediction.seen_in_training for r in readings):
-        st.caption(":material/warning: Weights were fitted on this patient: figures so marked flatter them.")
+        st.caption(f":material/warning: {words.SEEN}")
     if len(readings) > 1:
         pairs = state.agreement_lines(readings)
-        st.markdown("#### Do the models agree?\nDice of each pair with each other.")
-        components.pair_table([state.title_of(r.prediction.architecture) for r in readings], pairs)
+        st.markdown(f"#### {words.AGREEMENT}\n{words.AGREEMENT_HINT}")
+        st.html(markup.pair_table([state.title_of(r.prediction.architecture) for r in readings], pairs))
         st.caption(votes_sentence([r.finding.mask for r in readings]))
-    st.markdown("#### Area in each slice\nClick a point to go to its slice.")
+    st.markdown(f"#### {words.AREAS}\n{words.AREAS_HINT}")
     st.plotly_chart(
         area_chart(study, readings),
         key="areas",
@@ -430,7 +379,7 @@ def _jump() -> None:
 
 
 def _downloads(session: Session) -> None:
-    st.markdown("#### Download")
+    st.markdown(f"#### {words.DOWNLOAD}")
 
     def build() -> None:
         st.session_state["answered"] = st.session_state.get("answered", 0) + 1

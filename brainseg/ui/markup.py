@@ -1,0 +1,93 @@
+"""Tables as HTML, the same on every page; a face puts them where its framework takes HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from brainseg.types import Study
+from brainseg.ui import state
+
+STYLE = """
+.headline { margin: 0; font-size: 15px; }
+.headline span { color: #a9b1ba; }
+.headline .badge { margin: 0 4px; padding: 2px 8px; border-radius: 4px; background: #3a2c0c; color: #ffe3a8; }
+table.figures { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+table.figures th, table.figures td {
+  padding: 6px 10px; border-bottom: 1px solid #2a2f36; text-align: right; vertical-align: top;
+  font-weight: 400;
+}
+table.figures th:first-child { text-align: left; white-space: nowrap; }
+table.figures td { white-space: nowrap; }
+table.figures td.sentence { white-space: normal; color: #a9b1ba; }
+table.figures thead th { color: #a9b1ba; }
+table.figures.pairs { width: auto; }
+.swatch { display: inline-block; width: 26px; height: 3px; margin-right: 4px; vertical-align: middle; }
+"""
+"""How they look, on a dark ground."""
+
+
+def headline(title: str, study: Study, badge: str = "") -> str:
+    """Whose slices these are, and what is known of them."""
+    mark = f'<span class="badge">{escape(badge)}</span>' if badge else ""
+    facts = " · ".join(state.describe(study))
+    return f'<p class="headline"><b>{escape(title)}</b> {mark} <span>{escape(facts)}</span></p>'
+
+
+def figure_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[tuple[str, Sequence[int]]]
+) -> str:
+    """Figures with a line sample before each row's title."""
+    body = "".join(
+        f'<tr><th scope="row">{_swatch(*line)} {escape(row[0])}</th>'
+        + "".join(_td(cell) for cell in row[1:])
+        + "</tr>"
+        for row, line in zip(rows, lines, strict=True)
+    )
+    return _table("", head, body)
+
+
+def pair_table(titles: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> str:
+    """A triangle of figures, one for each pair of titles."""
+    figures = {(a, b): text for a, b, text in pairs}
+    body = "".join(
+        f'<tr><th scope="row">{escape(a)}</th>'
+        + "".join(f"<td>{escape(figures.get((a, b), figures.get((b, a), '')))}</td>" for b in titles)
+        + "</tr>"
+        for a in titles
+    )
+    return _table(" pairs", ["", *titles], body)
+
+
+def rows_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Plain rows under the names of their columns."""
+    if not rows:
+        return ""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows
+    )
+    table = f'<table class="files"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="filetable">{table}</div>'
+
+
+def _td(cell: str) -> str:
+    # A number stays on its line; a sentence in its place may take several.
+    sentence = ' class="sentence"' if len(cell) > 30 else ""
+    return f"<td{sentence}>{escape(cell)}</td>"
+
+
+def _table(kind: str, head: Sequence[str], body: str) -> str:
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    return f'<table class="figures{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _swatch(colour: str, dash: Sequence[int]) -> str:
+    # Painted as a background: Streamlit takes SVG out of HTML.
+    stops, at = [], 0
+    for i, length in enumerate(dash or (1,)):
+        stops.append(f"{colour if i % 2 == 0 else 'transparent'} {at}px {at + length}px")
+        at += length
+    return (
+        f'<span class="swatch" style="background:repeating-linear-gradient(90deg,{",".join(stops)})"></span>'
+    )
