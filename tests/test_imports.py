@@ -61,7 +61,9 @@ SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
 
 def part(path: Path) -> str:
     """``brainseg/io/text.py`` -> ``io``; ``brainseg/types.py`` -> ``types``; ``app.py`` -> ``app``."""
-    return path.relative_to(ROOT / "brainseg").parts[0].removesuffix(".py") if path.stem != "app" else "app"
+    return (
+        "app" if path == ROOT / "app.py" else path.relative_to(ROOT / "brainseg").parts[0].removesuffix(".py")
+    )
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -138,11 +140,12 @@ def test_libraries_stay_behind_their_keepers(library: str) -> None:
     assert users <= KEEPERS[library]
 
 
-def test_only_its_face_knows_streamlit() -> None:
-    users = [path for path in SOURCES if "streamlit" in {name.split(".")[0] for name in imports(path)}]
-    faces = [path for path in users if path.name != "app.py"]
+@pytest.mark.parametrize("face", ["streamlit", "gradio"])
+def test_only_its_face_knows_a_framework(face: str) -> None:
+    users = [path for path in SOURCES if face in {name.split(".")[0] for name in imports(path)}]
+    faces = [path for path in users if path.name != "app.py" or path.parent != ROOT]
     assert faces
-    assert all(path.parent == ROOT / "brainseg" / "ui" / "streamlit" for path in faces)
+    assert all(path.parent == ROOT / "brainseg" / "ui" / face for path in faces)
 
 
 def test_albumentations_stands_behind_one_module() -> None:

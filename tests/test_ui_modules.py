@@ -12,7 +12,11 @@ import pytest
 import brainseg.ui
 from brainseg.ui.modules import asset, join, script
 
-FACES = {"streamlit.js"}
+# What each face calls.
+FACES = {
+    "streamlit.js": ["default function mount"],
+    "gradio.js": [f"function {name}" for name in ("viewer", "buttons", "downloads", "dropzone", "framed")],
+}
 VIEWER = Path(brainseg.ui.__file__).parent / "viewer"
 
 
@@ -80,10 +84,14 @@ def test_a_circle_is_refused() -> None:
         join("main.js", modules.__getitem__)
 
 
+@pytest.mark.parametrize("face", FACES)
+def test_a_face_joined_has_what_it_is_called_by(face: str) -> None:
+    assert re.findall("^export (.*?) ?\\(", script(face), re.MULTILINE) == FACES[face]
+
+
 def test_the_viewer_joined_is_a_module_of_every_file() -> None:
-    joined = script("streamlit.js")
-    assert re.findall("^export (.*?) ?\\(", joined, re.MULTILINE) == ["default function mount"]
-    names = {path.relative_to(VIEWER).as_posix() for path in VIEWER.rglob("*.js")} - FACES
+    names = {path.relative_to(VIEWER).as_posix() for path in VIEWER.rglob("*.js")} - FACES.keys()
+    joined = "".join(map(script, FACES))
     assert set(re.findall(r'^modules\["(.*?)"\] = ', joined, re.MULTILINE)) == names
 
 

@@ -115,8 +115,9 @@ def _hold() -> _Held:
 
 def _build(held: _Held) -> gr.Blocks:
     names, _ = networks.installed()
-    with gr.Blocks(title="brainseg", analytics_enabled=False, fill_width=True) as blocks:
-        page.draw(held.tabs)
+    blocks = gr.Blocks(title="brainseg", analytics_enabled=False, fill_width=True)
+    with blocks:
+        page.draw(blocks, held.tabs)
         gr.Button(visible=False).click(
             api.endpoint(held.tabs, list(names)),
             inputs=[
@@ -169,4 +170,4 @@ def _log_types_only() -> None:
     for module in (gradio.queueing, gradio.routes):
         if not hasattr(module, "traceback"):
             raise RuntimeError("Gradio logs in another way now; install the version brainseg names")
-        module.traceback = SimpleNamespace(print_exc=say)  # type: ignore[assignment]
+        setattr(module, "traceback", SimpleNamespace(print_exc=say))  # noqa: B010 - not theirs to declare

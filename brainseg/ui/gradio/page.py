@@ -64,6 +64,7 @@ def theme() -> gr.themes.Base:
         "button_primary_background_fill": "#e69f00",
         "button_primary_background_fill_hover": "#f0b429",
         "button_primary_text_color": "#14171b",
+        "button_border_width": "1px",
         "button_secondary_background_fill": "#14171b",
         "button_secondary_background_fill_hover": "#1c2126",
         "button_secondary_border_color": "#2a2f36",
@@ -89,8 +90,8 @@ def theme() -> gr.themes.Base:
     return made
 
 
-def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in reading order
-    """The page and its events, inside a `gradio.Blocks`."""
+def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in reading order
+    """The page and its events, inside `blocks`."""
     cards, _ = networks.installed()
     gr.HTML(f'<div class="research-use">{RESEARCH_USE}</div>')
     with gr.Row(elem_id="page"):
@@ -114,7 +115,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
                     for axis in words.AXES
                 ]
                 spacing_hint = gr.HTML()
-            with gr.Column(visible=False, elem_classes="tight") as models_box:
+            with gr.Column(visible=False) as models_box:
                 choices = [(state.title_of(card.spec.architecture), name) for name, card in cards.items()]
                 models = gr.CheckboxGroup(choices, value=list(cards), label="Models")
                 flips = gr.Checkbox(False, label=words.FLIPS, info=words.FLIPS_HELP)
@@ -122,20 +123,21 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
                 run = gr.Button(words.run_label((), ()), variant="primary", elem_id="run")
                 said = gr.HTML()
             sliders: dict[str, tuple[gr.Column, gr.Slider, gr.Checkbox]] = {}
-            thresholds_title = gr.HTML('<h2 class="part">Thresholds</h2>', visible=False)
-            for name, card in cards.items():
-                with gr.Column(visible=False, elem_classes="tight threshold") as box:
-                    slider = gr.Slider(
-                        0.01,
-                        0.99,
-                        card.threshold,
-                        step=0.01,
-                        label=words.threshold_label(card.spec.architecture, card.threshold),
-                        info=words.THRESHOLD_HELP,
-                        buttons=[],
-                    )
-                    largest = gr.Checkbox(False, label=words.LARGEST, info=words.LARGEST_HELP)
-                sliders[name] = box, slider, largest
+            with gr.Column(visible=False, elem_id="cuts") as cuts:
+                gr.HTML('<h2 class="part">Thresholds</h2>' + _hint(words.THRESHOLD_HELP))
+                for name, card in cards.items():
+                    with gr.Column(visible=False) as box:
+                        slider = gr.Slider(
+                            0.01,
+                            0.99,
+                            card.threshold,
+                            step=0.01,
+                            label=words.threshold_label(card.spec.architecture, card.threshold),
+                            buttons=[],
+                        )
+                        largest = gr.Checkbox(False, label=words.LARGEST)
+                    sliders[name] = box, slider, largest
+                gr.HTML(_hint(f"{words.LARGEST}: {words.LARGEST_HELP}"))
         with gr.Column(scale=1, min_width=320, elem_id="main"):
             troubles = gr.HTML()
             with gr.Column(elem_id="welcome") as welcome:
@@ -148,7 +150,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
             headline = gr.HTML()
             viewer = _element("viewer", asset("viewer.html"), css=asset("viewer.css"), elem_id="viewer")
             with gr.Column(visible=False) as results:
-                figures = gr.HTML()
+                figures = gr.HTML(apply_default_css=False)
                 with gr.Column(visible=False) as charted:
                     gr.HTML(f'<h2 class="part">{words.AREAS}</h2>{_hint(words.AREAS_HINT)}')
                     chart = gr.Plot(show_label=False, container=False, elem_id="areas")
@@ -170,7 +172,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
             models_box,
             progress,
         ),
-        *(run, said, thresholds_title, *(part for parts in sliders.values() for part in parts), troubles),
+        *(run, said, cuts, *(part for parts in sliders.values() for part in parts), troubles),
         *(welcome, headline, viewer, results, figures, charted, chart, downloads, files_box, files, timer),
     ]
 
@@ -205,7 +207,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
         results_by_name = {prediction.model: key for key, prediction in session.results}
         patient = session.shown
         changes: Changes = {
-            thresholds_title: gr.update(visible=bool(results_by_name)),
+            cuts: gr.update(visible=bool(results_by_name)),
             charted: gr.update(visible=bool(results_by_name)),
             run: gr.update(
                 value=words.run_label(session.chosen, session.todo),
@@ -336,9 +338,7 @@ def draw(tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of one page, in readi
     # `queue=False`: answered at once, beside the requests that wait for a turn.
     at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     all_of_it: dict[str, Any] = {"outputs": everything, **at_once}
-    block = gr.context.Context.root_block
-    assert block is not None
-    block.load(begin, **all_of_it)
+    blocks.load(begin, **all_of_it)
     gr.on([sample.click, trial.click], open_sample, **all_of_it)
     public.click(
         open_public, **{**all_of_it, "queue": True, "show_progress": "minimal"}, show_progress_on=public

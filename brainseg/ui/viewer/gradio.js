@@ -116,8 +116,9 @@ export function dropzone({ element, props, trigger, events }) {
   /** @param {Named[]} files */
   async function send(files) {
     if (!files.length || !props.value) return;
-    choose.hidden = doing.hidden = false;
-    choose.hidden = wrong.hidden = true;
+    doing.hidden = false;
+    choose.hidden = true;
+    wrong.hidden = true;
     try {
       await post(address(props.value.key, "files"), framed(files), (done) => {
         doing.textContent = done < 1 ? `Sending ${Math.floor(done * 100)} % …` : "Reading the files …";
@@ -135,15 +136,15 @@ export function dropzone({ element, props, trigger, events }) {
     const input = /** @type {HTMLInputElement} */ (element.querySelector(`input.${kind}`));
     element.querySelector(`button.${kind}`)?.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
-      const files = [...(input.files ?? [])].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
+      const chosen = [...(input.files ?? [])];
       input.value = "";
-      send(files);
+      send(chosen.map((file) => ({ name: file.webkitRelativePath || file.name, file })));
     });
   }
-  for (const [event, over] of /** @type {[string, boolean][]} */ ([["dragover", true], ["dragleave", false]])) {
+  for (const event of ["dragover", "dragleave"]) {
     zone.addEventListener(event, (drag) => {
       drag.preventDefault();
-      zone.classList.toggle("over", over);
+      zone.classList.toggle("over", event === "dragover");
     });
   }
   zone.addEventListener("drop", async (drag) => {
