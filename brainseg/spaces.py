@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from brainseg import __version__
 from brainseg.checkpoint import CONFIG, TENSORS, bundled_names, load, resolve
@@ -21,7 +21,8 @@ from brainseg.checkpoint.hub import Release
 from brainseg.types import BrainsegError, WeightsCard, WeightsError
 
 Face = Literal["streamlit", "gradio"]
-SDK: dict[str, str] = {"streamlit": "docker", "gradio": "gradio"}
+FACES: tuple[Face, ...] = get_args(Face)
+SDK: dict[Face, str] = {"streamlit": "docker", "gradio": "gradio"}
 
 ABOUT = "space.json"
 """Says what a folder was made of; the sign of a folder that may be written anew."""
@@ -108,7 +109,7 @@ def _lay_out(face: Face, folder: Path) -> None:
     if not templates.is_dir():
         raise BrainsegError(f"{templates} is missing; install brainseg again, or run this in a clone")
     shutil.copytree(templates, folder, dirs_exist_ok=True)
-    leave_out = shutil.ignore_patterns("__pycache__", _INSTALLED.name)
+    leave_out = shutil.ignore_patterns("__pycache__", "*.d.ts", _INSTALLED.name)
     shutil.copytree(_PACKAGE, folder / "brainseg", ignore=leave_out)
     shutil.copy(_ROOT / "LICENSE", folder)
     (folder / ".gitattributes").write_text(_LARGE_FILES, encoding="utf-8")

@@ -20,11 +20,10 @@ from packaging.utils import canonicalize_name
 from brainseg.checkpoint import read_card
 from brainseg.cli import main
 from brainseg.models import ARCHITECTURES
-from brainseg.spaces import Face, write_space
+from brainseg.spaces import FACES, Face, write_space
 from brainseg.types import BrainsegError, WeightsError
 
 ROOT = Path(__file__).resolve().parent.parent
-FACES: tuple[Face, ...] = ("streamlit", "gradio")
 FIRST = "1" * 40
 
 

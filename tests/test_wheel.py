@@ -24,8 +24,10 @@ from packaging.utils import canonicalize_name
 from brainseg.checkpoint.hub import released
 from brainseg.models import ARCHITECTURES
 from brainseg.sample import SYNTHETIC_GLIOMA
+from brainseg.spaces import FACES, write_space
 
 ROOT = Path(__file__).resolve().parent.parent
+SPACES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "spaces").glob("*/*") if path.is_file()]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -106,6 +108,8 @@ def test_the_wheel_holds_the_package_its_sample_and_its_page(wheel: Path) -> Non
         "brainseg/checkpoint/released.json",
         "brainseg/ui/installed/app.py",
         "brainseg/ui/installed/.streamlit/config.toml",
+        "brainseg/ui/installed/LICENSE",
+        *(f"brainseg/ui/installed/{name}" for name in SPACES),
         *(f"brainseg/sample/synthetic_glioma/{path.name}" for path in SYNTHETIC_GLIOMA.iterdir()),
         *(
             path.relative_to(ROOT).as_posix()
@@ -140,6 +144,23 @@ def test_predict_outside_the_clone_with_weights_from_the_hub(
         "error: weights 'unetpp' are neither here nor within reach on the Hub (brainseg/unetpp); "
         "check the network connection, or give a weights folder\n"
     )
+
+
+def test_a_space_written_by_the_installed_package_is_that_of_the_clone(
+    program: Path, outside: tuple[FakeHub, dict[str, str]], tmp_path: Path
+) -> None:
+    for face in FACES:
+        done = run(program, "hub", "space", face, "--to", face, env=outside[1], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        write_space(face, tmp_path / "clone" / face)
+        expected = files(tmp_path / "clone" / face)
+        cards = {name for name in expected if name.startswith("weights/") and name.endswith("README.md")}
+        assert len(cards) == 4  # of the weights the Hub's cache holds what is loaded, and no more
+        assert files(tmp_path / face) == {name: expected[name] for name in expected.keys() - cards}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_the_page_of_the_installed_package_answers_with_its_settings(

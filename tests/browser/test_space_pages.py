@@ -209,7 +209,7 @@ def test_streamlit_in_a_frame_of_another_host(
         for title in OTHERS:
             space.get_by_text(title, exact=True).first.click()
         space.get_by_role("button", name="Run 4 models").click()
-        space.get_by_role("button", name="All results are shown").wait_for()
+        space.get_by_role("button", name="All results are shown").wait_for(timeout=150_000)
         expect(space.locator("figure[data-panel^=overlay]")).to_have_count(4)
 
 
@@ -261,7 +261,7 @@ def test_gradio_in_a_frame_of_another_host(
         for title in OTHERS:
             space.get_by_label(title, exact=True).check()
         space.get_by_role("button", name="Run 4 models").click()
-        space.get_by_role("button", name="All results are shown").wait_for()
+        space.get_by_role("button", name="All results are shown").wait_for(timeout=150_000)
         expect(space.locator("figure[data-panel^=overlay]")).to_have_count(4)
 
 
