@@ -108,8 +108,8 @@ def _lay_out(face: Face, folder: Path) -> None:
     templates = _ROOT / "spaces" / face
     if not templates.is_dir():
         raise BrainsegError(f"{templates} is missing; install brainseg again, or run this in a clone")
-    shutil.copytree(templates, folder, dirs_exist_ok=True)
     leave_out = shutil.ignore_patterns("__pycache__", "*.d.ts", _INSTALLED.name)
+    shutil.copytree(templates, folder, ignore=leave_out, dirs_exist_ok=True)
     shutil.copytree(_PACKAGE, folder / "brainseg", ignore=leave_out)
     shutil.copy(_ROOT / "LICENSE", folder)
     (folder / ".gitattributes").write_text(_LARGE_FILES, encoding="utf-8")
