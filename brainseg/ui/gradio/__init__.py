@@ -1,1 +1,7 @@
 """The face in Gradio: a page that draws a `brainseg.ui.session.Session`, an API and a tool for agents."""
+
+import os
+
+# Nothing is told to anybody about who uses it; Gradio and huggingface_hub read this once, when they load.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -57,7 +57,7 @@ def patient_files(files: Files) -> gr.File:
             given = payload if isinstance(payload, list) else [payload]
             return [_read(files, one) for one in given if one is not None]
 
-    described = component.api_info()
+    described = _inlined(component.api_info())
     _change(
         component,
         preprocess=preprocess,
@@ -92,6 +92,14 @@ def _change(component: gr.File, **attributes: Any) -> None:
         if not hasattr(component, name):
             raise RuntimeError("Gradio handles files in another way now; install the version brainseg names")
         setattr(component, name, value)
+
+
+def _inlined(described: dict[str, Any]) -> dict[str, Any]:
+    # Gradio puts this inside the schema of a tool, where a reference to its root finds nothing.
+    parts = described.pop("$defs")
+    one = parts["FileData"]
+    one["properties"]["meta"] = parts["FileDataMeta"]
+    return described | {"items": one}
 
 
 def _read(files: Files, one: Any) -> NamedBytes:
@@ -138,6 +146,17 @@ def endpoint(tabs: Tabs, names: Sequence[str]) -> Callable[..., Any]:
     return predict
 
 
+def name_each_output(blocks: gr.Blocks) -> None:
+    """Make a tool give an agent its outputs one by one; Gradio would write them all into one text."""
+
+    async def outputs(job: Any) -> list[Any]:
+        return list(await asyncio.to_thread(job.result))
+
+    if not hasattr(blocks.mcp_server_obj, "_execute_tool_without_progress"):
+        raise RuntimeError("Gradio answers agents in another way now; install the version brainseg names")
+    blocks.mcp_server_obj._execute_tool_without_progress = outputs  # type: ignore[method-assign, union-attr]
+
+
 DESCRIPTION = """Find lower-grade glioma on a patient's brain MRI slices with up to four U-Nets, side by side.
 
 Research use only, not a medical device. The files are held in memory for this request alone. One network runs
@@ -153,7 +172,7 @@ Args:
     flips: average over left-right flips, which takes twice the time.
 
 Returns:
-    masks: a zip with a folder for each network that holds each slice's mask as TIFF, 0 and 255.
+    masks: a zip of each slice's mask as TIFF, 0 and 255; in a folder for each network where several ran.
     figures: for each network tumour voxels, volume in ml where the spacing is known, largest slice, and,
         where the files hold a reference mask, Dice, IoU, sensitivity, precision and HD95; the same for each
         slice; and what was assumed about the files.

@@ -80,6 +80,7 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         # A container is stopped by this signal, which would leave the folder behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     blocks.launch(
+        prevent_thread_lock=True,
         server_name=host,
         server_port=port,
         share=False,
@@ -107,6 +108,8 @@ def launch(host: str | None = None, port: int | None = None) -> None:
             "lifespan": server.lifespan(held.tabs, held.files),
         },
     )
+    api.name_each_output(blocks)
+    blocks.block_thread()
 
 
 def _hold() -> _Held:
@@ -151,8 +154,6 @@ def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="brainseg-", dir=parent)).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     return folder
 
 

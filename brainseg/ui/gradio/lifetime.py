@@ -1,8 +1,8 @@
 """Sessions live as long as their browser tabs.
 
 Gradio names each tab, and each client of the API, by a random text of its own (`session_hash`). A tab holds a
-connection open as long as it lives. Runs end when it has been gone for `RUNS_S`, and `GRACE_S` after it went,
-if it has not come back, all is freed.
+connection open as long as it lives, and opens it again when it breaks, which Gradio's own heartbeat does not.
+Runs end when it has been gone for `RUNS_S`; all is freed when it has been for `GRACE_S`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Tab:
     """A browser tab.
 
     Attributes:
+        name: Gradio's for it.
         session: what its user has open.
         key: part of the addresses at which its data are, known to nobody else.
         revision: counts what the viewer has been told.
     """
 
+    name: str
     session: Session
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     revision: int = 0
@@ -68,7 +70,7 @@ class Tabs:
         with self._lock:
             self._know(name)
             if name not in self._tabs:
-                self._tabs[name] = Tab(self.session(name))
+                self._tabs[name] = Tab(name, self.session(name))
             return self._tabs[name]
 
     def keyed(self, key: str) -> Tab | None:

@@ -22,7 +22,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,9 +63,12 @@ _CLOSED = (
 )
 _METHODS = ["GET", "HEAD", "POST"]
 
-# The connections on which a tab, or a client of the API, listens; the last part is its name.
-_LISTENING = re.compile(r"/gradio_api/(?:heartbeat|call/(?:v2/)?[^/]+)/([^/]+)$")
+# The connections on which a client of the API listens; the last part, or `session_hash`, is its name.
+_LISTENING = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")
 _QUEUE = "/gradio_api/queue/data"
+
+# How often a tab's connection carries something, so that no proxy takes it for dead.
+_BEAT_S = 2.0
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _GONE = "This page's session has ended: reload the page."
@@ -79,6 +82,17 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
         if tab is None:
             raise HTTPException(404, _GONE)
         return tab
+
+    async def here(request: Request) -> Response:
+        tab = tab_of(request)
+
+        async def beat() -> AsyncIterator[bytes]:
+            with tabs.connected(tab.name):
+                while True:
+                    yield b": here\n\n"
+                    await asyncio.sleep(_BEAT_S)
+
+        return StreamingResponse(beat(), media_type="text/event-stream", headers=_NO_STORE)
 
     async def view(request: Request) -> Response:
         session = tab_of(request).session
@@ -109,7 +123,7 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
             del body
             await run_in_threadpool(session.open, lambda: expand(given))
         except Exception as error:
-            return PlainTextResponse(sentence_for(error), 413 if isinstance(error, InputError) else 500)
+            return _refused(sentence_for(error), 413 if isinstance(error, InputError) else 500)
         return Response(status_code=204)
 
     async def upload(request: Request) -> Response:
@@ -117,7 +131,7 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
             await _body_fits(request, MAX_UPLOAD + 2**20)
             return JSONResponse([files.put(name, data, UPLOAD_S) for name, data in await _form(request)])
         except (InputError, MultiPartException) as error:
-            return PlainTextResponse(str(error), 413)
+            return _refused(str(error), 413)
 
     async def fetch(request: Request) -> Response:
         path = request.path_params["path"]
@@ -135,6 +149,7 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
 
     return [
         Route("/brainseg/viewer.js", viewer),
+        Route("/brainseg/{key}/here", here),
         Route("/brainseg/{key}/view", view),
         Route("/brainseg/{key}/pack", pack),
         Route("/brainseg/{key}/download", download),
@@ -199,6 +214,11 @@ def _bytes(data: bytes, name: str | None = None, background: BackgroundTask | No
     if name is not None:
         sent["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name)}"
     return Response(data, media_type="application/octet-stream", headers=sent, background=background)
+
+
+def _refused(sentence: str, status: int) -> Response:
+    # What is still on its way is not waited for.
+    return PlainTextResponse(sentence, status, headers={"Connection": "close"})
 
 
 async def _body(request: Request, most: int) -> bytes:

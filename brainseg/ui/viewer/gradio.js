@@ -30,6 +30,21 @@ const LOST = "The connection to the server is lost, or this page's session has e
 /** @type {Viewer | null} the one on the page */
 let current = null;
 
+/** @type {EventSource | null} says that this tab is there, for as long as it is */
+let here = null;
+
+/** @param {string} key */
+function stay(key) {
+  const { href } = new URL(address(key, "here"));
+  if (here?.url === href) return;
+  here?.close();
+  here = new EventSource(href);
+  here.addEventListener("error", () => {
+    // It comes back by itself unless the server answers that there is no such session.
+    if (here?.readyState === EventSource.CLOSED && current?.ready) current.part("said").textContent = LOST;
+  });
+}
+
 /** The slice viewer. @param {Component} component */
 export function viewer({ element, props, watch }) {
   const root = /** @type {HTMLElement} */ (element.querySelector(".viewer"));
@@ -56,6 +71,7 @@ export function viewer({ element, props, watch }) {
     if (!told) return;
     const mine = ++turn;
     key = told.key;
+    stay(key);
     for (const [id, release] of held) {
       if (told.packs.some((owner) => id === owner || id.startsWith(`${owner}/`))) continue;
       held.delete(id);
