@@ -30,12 +30,13 @@ format: $(VENV)/test.stamp node_modules/.package-lock.json
 	$(BIN)/ruff check --fix .
 	npx eslint --fix .
 
-# After changing a range or trying newer versions: states what .venv holds. Builds of torch for one kind of
+# After changing a range or trying newer versions: states what .venv holds, for the Spaces too. Builds of torch for one kind of
 # machine (+cpu, +cu130) are the same version.
 lock: $(VENV)/test.stamp
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | sed -E '/^(certifi|pip)==/d; s/\+.*//' | sort --ignore-case; } > constraints.new
 	mv constraints.new constraints.txt
+	$(BIN)/python spaces/lock.py
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 with the venv module is needed" \

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fake_hub
 import pytest
-from fake_hub import FakeHub
+from fake_hub import FakeHub, point_at
 from huggingface_hub import constants
 
 from brainseg.checkpoint import CONFIG, TENSORS, bundled, bundled_names, hub, is_local, load, read_card, save
@@ -20,13 +20,6 @@ from brainseg.types import ModelSpec, WeightsCard, WeightsError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 FIRST, SECOND = "a" * 40, "b" * 40
-
-
-def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does before the client is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ LAYERS = {
     "models": 3,
     "checkpoint": 4,
     "inference": 5,
+    "spaces": 5,
     "evaluation": 6,
     "training": 7,
     "ui": 7,
@@ -50,6 +51,8 @@ KEEPERS = {
     "starlette": {"ui"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
+    "onnx": {"checkpoint"},
+    "onnxruntime": {"checkpoint"},
     "kagglehub": set[str](),
     "pickle": set[str](),
 }

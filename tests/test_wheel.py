@@ -6,20 +6,15 @@ The environment sees the packages of the tests, but not the clone, and is instal
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import sysconfig
-import time
 import tomllib
-import urllib.request
-import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import elsewhere
 import fake_hub
 import pytest
 from fake_hub import FakeHub
@@ -29,8 +24,10 @@ from packaging.utils import canonicalize_name
 from brainseg.checkpoint.hub import released
 from brainseg.models import ARCHITECTURES
 from brainseg.sample import SYNTHETIC_GLIOMA
+from brainseg.spaces import write_space
 
 ROOT = Path(__file__).resolve().parent.parent
+SPACES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "spaces").glob("*/*") if path.is_file()]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -80,29 +77,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command `brainseg` of a new environment that holds the wheel and nothing of the clone."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin" / "python"
-    [site] = (folder / "lib").glob("python*/site-packages")
+    python = elsewhere.environment(tmp_path_factory.mktemp("environment") / "venv")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
     subprocess.run([*command, "--no-index", str(wheel)], check=True)
-    # A folder named in a .pth file is looked through last, and .pth files in it are not read: the tests' own
-    # editable brainseg stays out.
-    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    return folder / "bin" / "brainseg"
+    return python.with_name("brainseg")
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, program: Path) -> Iterator[tuple[FakeHub, dict[str, str]]]:
+def outside(tmp_path: Path, program: Path) -> Iterator[tuple[FakeHub, dict[str, str]]]:
     """A Hub that holds the released weights, and an environment that knows it and has an empty cache."""
     with fake_hub.running() as hub:
         for name, release in released().items():
             hub.publish(release.repo, ROOT / "weights" / name, release.revision)
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))
-        }
-        environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path)}
-        yield hub, environment
+        yield hub, elsewhere.variables(tmp_path, hub.address)
 
 
 def run(program: Path, *arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -121,6 +108,8 @@ def test_the_wheel_holds_the_package_its_sample_and_its_page(wheel: Path) -> Non
         "brainseg/checkpoint/released.json",
         "brainseg/ui/installed/app.py",
         "brainseg/ui/installed/.streamlit/config.toml",
+        "brainseg/ui/installed/LICENSE",
+        *(f"brainseg/ui/installed/{name}" for name in SPACES),
         *(f"brainseg/sample/synthetic_glioma/{path.name}" for path in SYNTHETIC_GLIOMA.iterdir()),
         *(
             path.relative_to(ROOT).as_posix()
@@ -133,9 +122,9 @@ def test_the_wheel_holds_the_package_its_sample_and_its_page(wheel: Path) -> Non
 
 
 def test_predict_outside_the_clone_with_weights_from_the_hub(
-    program: Path, elsewhere: tuple[FakeHub, dict[str, str]], tmp_path: Path
+    program: Path, outside: tuple[FakeHub, dict[str, str]], tmp_path: Path
 ) -> None:
-    hub, environment = elsewhere
+    hub, environment = outside
     (tmp_path / "patient").mkdir()
     for number in range(12, 16):  # four slices through the lesion
         for path in SYNTHETIC_GLIOMA.glob(f"*_{number}*.tif"):
@@ -157,20 +146,35 @@ def test_predict_outside_the_clone_with_weights_from_the_hub(
     )
 
 
-def test_the_page_of_the_installed_package_answers_with_its_settings(
-    program: Path, elsewhere: tuple[FakeHub, dict[str, str]], tmp_path: Path
+def test_a_space_written_by_the_installed_package_is_that_of_the_clone(
+    program: Path, outside: tuple[FakeHub, dict[str, str]], tmp_path: Path
 ) -> None:
-    hub, environment = elsewhere
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    done = run(program, "hub", "space", "gradio", "--to", "space", env=outside[1], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    write_space("gradio", tmp_path / "clone")
+    expected, written = files(tmp_path / "clone"), files(tmp_path / "space")
+    cards = {name for name in expected if name.startswith("weights/") and name.endswith("README.md")}
+    assert len(cards) == 4  # of the weights the Hub's cache holds what is loaded, and no more
+    assert written.keys() == expected.keys() - cards
+    assert all(written[name] == expected[name] for name in written)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_page_of_the_installed_package_answers_with_its_settings(
+    program: Path, outside: tuple[FakeHub, dict[str, str]], tmp_path: Path
+) -> None:
+    hub, environment = outside
+    port = elsewhere.free_port()
     log = tmp_path / "log.txt"
     with log.open("wb") as out:
         server = subprocess.Popen(
             [program, "app", "--port", str(port)], env=environment, cwd=tmp_path, stdout=out, stderr=out
         )
     try:
-        assert answer(f"http://localhost:{port}/_stcore/health", server) == "ok", log.read_text()
+        assert elsewhere.answer(f"http://localhost:{port}/_stcore/health", server) == "ok", log.read_text()
         # Fetched before the page opened, not while somebody waits.
         fetched = {line.split("/")[2] for line in hub.asked if line.endswith(".safetensors")}
         assert fetched == set(ARCHITECTURES)
@@ -181,15 +185,3 @@ def test_the_page_of_the_installed_package_answers_with_its_settings(
     assert "Traceback" not in text
     # Streamlit says so at the start unless a setting of ours forbids it.
     assert "usage statistics" not in text
-
-
-def answer(url: str, server: subprocess.Popen[bytes]) -> str:
-    for _ in range(600):
-        if server.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=2) as response:
-                return str(response.read().decode())
-        except OSError:
-            time.sleep(0.2)
-    return ""

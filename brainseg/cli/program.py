@@ -10,6 +10,8 @@ import typer
 from brainseg import __version__
 from brainseg.cli.data import data_app
 from brainseg.cli.evaluate import evaluate
+from brainseg.cli.export import export_app
+from brainseg.cli.hub import hub_app
 from brainseg.cli.models import models
 from brainseg.cli.predict import predict
 from brainseg.cli.serve import serve_gradio, serve_page
@@ -26,6 +28,8 @@ for command in (predict, evaluate, train, models):
 app.command("app")(serve_page)
 app.command("gradio")(serve_gradio)
 app.add_typer(data_app, name="data")
+app.add_typer(export_app, name="export")
+app.add_typer(hub_app, name="hub")
 
 # typer carries a click of its own or depends on one, by version; this is the base of its usage errors.
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])

@@ -22,6 +22,8 @@ def serve_page(port: Port = 8501, host: Host = "localhost") -> None:
 
 def serve_gradio(port: Port = 7860, host: Host = "localhost") -> None:
     """Open the page with an API for scripts and agents beside it (Gradio)."""
+    from brainseg.ui import networks
     from brainseg.ui.gradio.app import launch
 
+    networks.fetch()
     launch(host, port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from functools import cache
 
@@ -10,17 +11,39 @@ from brainseg import checkpoint
 from brainseg.inference import Predictor
 from brainseg.types import Prediction, Study, WeightsCard, WeightsError
 
+ASK_AGAIN_S = 30.0
+"""A Hub that did not answer is asked again after this time: a face looks at the cards with each click."""
+
+_not_answered: dict[str, tuple[float, str]] = {}
+
 
 def installed() -> tuple[dict[str, WeightsCard], dict[str, str]]:
-    """Cards of the bundled weights, and a sentence for each that is damaged, both by name."""
+    """Cards of the bundled weights, and a sentence for each that is damaged or out of reach, both by name."""
     cards: dict[str, WeightsCard] = {}
     damaged: dict[str, str] = {}
     for name in checkpoint.bundled_names():
+        asked, sentence = _not_answered.get(name, (0.0, ""))
+        if sentence and time.monotonic() - asked < ASK_AGAIN_S:
+            damaged[name] = sentence
+            continue
         try:
             cards[name] = checkpoint.bundled_card(name)
         except WeightsError as error:
             damaged[name] = str(error)
+            if not checkpoint.is_local(name):
+                _not_answered[name] = time.monotonic(), str(error)
     return cards, damaged
+
+
+def fetch() -> None:
+    """Fetch the bundled weights that are not here yet, before a page opens and not while somebody waits.
+
+    Raises:
+        WeightsError: if the Hub is out of reach.
+    """
+    for name in checkpoint.bundled_names():
+        if not checkpoint.is_local(name):
+            checkpoint.resolve(name)
 
 
 def predict(

@@ -181,9 +181,12 @@ class Session:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What the last opening or showing could not do, in sentences."""
+        """What the last opening or showing could not do, in sentences.
+
+        While no patient is open also why weights are missing, which is else said beside the models' names.
+        """
         with self._lock:
-            return self._troubles
+            return (*self._troubles, *(self.damaged.values() if self._shown is None else ()))
 
     def open(self, load: Callable[[], Sequence[NamedBytes]], *, synthetic: bool = False) -> None:
         """Add the patients found in some files and show the first that can be read.

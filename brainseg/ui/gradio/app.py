@@ -23,7 +23,6 @@ import gradio.queueing
 import gradio.routes
 from starlette.middleware import Middleware
 
-from brainseg.checkpoint import bundled_names, is_local, resolve
 from brainseg.io.limits import MAX_UPLOAD
 from brainseg.ui import networks
 from brainseg.ui.gradio import api, page, server
@@ -56,8 +55,7 @@ def build() -> gr.Blocks:
 def launch(host: str | None = None, port: int | None = None) -> None:
     """Run until interrupted.
 
-    An installed package fetches its weights first, where the terminal shows how far it is, and not while
-    somebody waits for a result.
+    Weights that are out of reach are named on the page; `brainseg.ui.networks.fetch` gets them before.
 
     Args:
         host: address to listen at; None as Gradio's environment variable says (a Space sets it), or
@@ -65,12 +63,8 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         port: 1..65535; None as Gradio's environment variable says, or the first free from 7860.
 
     Raises:
-        WeightsError: if the weights are neither here nor within reach.
         OSError: if the port is taken.
     """
-    for name in bundled_names():
-        if not is_local(name):
-            resolve(name)
     held = _hold()
     blocks = _build(held)
     _log_types_only()

@@ -22,8 +22,10 @@ from types import ModuleType
 
 import gradio as gr
 
-# Before anything that may touch CUDA, which `spaces` must see first.
-_spaces: ModuleType | None = import_module("spaces") if find_spec("spaces") else None
+# Before anything that may touch CUDA, which `spaces` must see first. A mere folder of that name, as at the
+# root of a clone, has no origin.
+_found = find_spec("spaces")
+_spaces: ModuleType | None = import_module("spaces") if _found is not None and _found.origin else None
 
 # ruff: noqa: E402
 from brainseg.types import BrainsegError, Cancelled, Prediction, Study

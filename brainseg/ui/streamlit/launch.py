@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brainseg.checkpoint import bundled_names, is_local, resolve
+from brainseg.ui import networks
 
 _INSTALLED = Path(__file__).parents[1] / "installed" / "app.py"
 _CLONE = Path(__file__).resolve().parents[3] / "app.py"
@@ -27,9 +27,7 @@ def serve(host: str, port: int) -> None:
     Raises:
         WeightsError: if the weights are neither here nor within reach.
     """
-    for name in bundled_names():
-        if not is_local(name):
-            resolve(name)
+    networks.fetch()
     from streamlit.web import cli  # noqa: PLC0415 - slow to import, and not needed to say what is wrong
 
     script = _INSTALLED if _INSTALLED.is_file() else _CLONE
