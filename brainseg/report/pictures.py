@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from brainseg import __version__
+from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
 from brainseg.overlay import (
     PREDICTION,
@@ -23,6 +25,9 @@ from brainseg.types import CHANNELS, RESEARCH_USE, Study
 
 OPACITY = 0.4
 """Of the fill of a mask."""
+
+THUMBNAIL_PX = 112
+"""Sides of a model's part of a `thumbnail`."""
 
 _MOST_PIXELS = 40_000_000
 _SMALLEST_SIDE = 256
@@ -51,6 +56,25 @@ def overlays_zip(study: Study, findings: Sequence[Finding]) -> bytes:
         name = f"{safe_name(study.case_id)}_{number}_overlay.png"
         files[name] = png(_side_by_side(study, findings, i, base), made_by)
     return zipped(study, findings, files, "Overlays on FLAIR; a reference, where given, is outlined in blue.")
+
+
+def thumbnail(study: Study, readings: Sequence[Reading]) -> tuple[bytes, int]:
+    """A small PNG of one slice, models side by side as in `overlays_zip`, and the number of the slice.
+
+    It is the slice that the models mark most of together, or the middle one where they mark none.
+    """
+    areas = np.sum([reading.areas for reading in readings], axis=0)
+    index = int(areas.argmax()) if areas.any() else len(areas) // 2
+    flair = study.slices[..., CHANNELS.index("flair")]
+    base = window(flair[index], *display_range(flair))
+    strip = Image.new("RGB", (THUMBNAIL_PX * len(readings), THUMBNAIL_PX))
+    for i, reading in enumerate(readings):
+        panel = Image.fromarray(_panel(study, reading.finding, index, base))
+        panel = ImageOps.contain(panel, (THUMBNAIL_PX, THUMBNAIL_PX))
+        left, top = ((THUMBNAIL_PX - side) // 2 for side in panel.size)
+        strip.paste(panel, (i * THUMBNAIL_PX + left, top))
+    made_by = provenance(study, [reading.finding for reading in readings])
+    return png(strip, made_by), study.slice_numbers[index]
 
 
 def _side_by_side(study: Study, findings: Sequence[Finding], index: int, base: RgbArray) -> Image.Image:
