@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from brainseg.cli.common import load_models, print_line, print_notice, progress, stdout
+from brainseg.cli.common import load_models, print_failures, print_line, print_notice, progress, stdout
 from brainseg.cohort.engines import EngineName
 from brainseg.types import RESEARCH_USE, BrainsegError, Spacing
 
@@ -35,6 +35,7 @@ def predict_folder(
     from brainseg.cohort.engines import engine
     from brainseg.cohort.patient import Examination
     from brainseg.cohort.run import predict_cohort
+    from brainseg.io.text import listed, shown
     from brainseg.report import to_json
 
     chosen = engine(engine_name, workers)
@@ -59,16 +60,15 @@ def predict_folder(
         console = stdout()
         earlier = f", {result.earlier} of them before" if result.earlier else ""
         print_line(console, f"{result.done} of {result.patients} patients done{earlier}")
-        for patient, reason in result.failures.items():
-            print_line(console, f"failed: {patient}: {reason}")
+        print_failures(console, result.failures)
         if result.left_out:
-            print_line(console, f"left out, as neither folder nor zip: {', '.join(result.left_out)}")
+            print_line(console, f"left out, as neither folder nor zip: {listed(map(shown, result.left_out))}")
         print_line(
             console, f"written to {out}: index.html, summary.csv, records.jsonl, a folder for each patient"
         )
         print_notice(console)
     if result.failures:
         raise BrainsegError(
-            f"{len(result.failures)} of {result.patients} patients failed (see index.html in {out}); start the "
-            "same command again to retry them"
+            f"{len(result.failures)} of {result.patients} patients failed (see index.html in {out}); "
+            "start the same command again to retry them"
         )

@@ -113,6 +113,14 @@ def print_line(console: Console, text: str) -> None:
     console.print(Text(text))
 
 
+def print_failures(console: Console, failures: dict[str, str]) -> None:
+    """Which patients failed, and why."""
+    from brainseg.io.text import shown
+
+    for patient, reason in failures.items():
+        print_line(console, f"failed: {shown(patient)}: {reason}")
+
+
 def print_notice(console: Console, *lines: str) -> None:
     """Small print, with the notice that this is for research alone."""
     for line in (*lines, RESEARCH_USE):

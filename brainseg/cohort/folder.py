@@ -1,8 +1,8 @@
 """The folder of a cohort: what it holds after each patient, and after a kill at any moment.
 
 - ``run.json``: the settings; a folder holds one run.
-- ``records.jsonl``: a line for each patient, done or failed. The line is the last that is written of a patient:
-  who has one is finished.
+- ``records.jsonl``: a line for each patient, done or failed. It is the last that is written of a patient: who
+  has one is finished.
 - ``patients/<name>/``: what ``predict --out`` writes of a patient; ``thumbnails/<name>.png``.
 - ``summary.csv``, ``index.html``: made from the records.
 """

@@ -146,8 +146,8 @@ def _cluster(workers: int) -> Iterator[Any]:
             ray.init(**quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise BrainsegError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({type(error).__name__}); start it, or unset "
-                "RAY_ADDRESS to use this machine alone"
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({type(error).__name__}); start it, or "
+                "unset RAY_ADDRESS to use this machine alone"
             ) from error
         try:
             yield ray

@@ -15,7 +15,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 TRIES = 2
 """How often a patient is begun whose worker dies over it."""
-KILLED = "its worker was killed twice at this patient, perhaps for want of memory; free some, or give fewer --workers"
+KILLED = (
+    "its worker was killed twice at this patient, perhaps for want of memory; free some, or give fewer "
+    "--workers"
+)
 
 
 class Work(Protocol[T_co]):

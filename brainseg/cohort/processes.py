@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
@@ -30,50 +30,82 @@ def processes(workers: int) -> Engine:
 
 
 def _over(workers: int, work: Work[T], patients: Mapping[str, Path]) -> Generator[Outcome[T]]:
-    waiting = deque(patients)
-    tries: Counter[str] = Counter()
-    context = get_context("spawn")
-    threads = max(1, torch.get_num_threads() // workers)
-    pool: list[_Worker] = []
-    stillborn = 0
+    pool = _Pool(workers, work, patients)
     try:
-        while waiting or any(worker.patient is not None for worker in pool):
-            busy = sum(worker.patient is not None for worker in pool)
-            while len(pool) < min(workers, busy + len(waiting)):
-                pool.append(_Worker(context, work, threads))
-            for worker in pool:
-                if worker.ready and worker.patient is None and waiting:
-                    worker.give(waiting.popleft(), patients)
-            for pipe in wait([worker.pipe for worker in pool]):
-                worker = next(one for one in pool if one.pipe is pipe)
-                message = worker.take()
-                patient = worker.patient
-                if isinstance(message, Refusal):
-                    raise BrainsegError(message.reason)
-                if isinstance(message, Outcome):
-                    worker.patient = None
-                    yield message
-                elif message is not None:
-                    worker.ready, stillborn = True, 0
-                else:
-                    pool.remove(worker)
-                    code = worker.end()
-                    if patient is None:
-                        stillborn += not worker.ready
-                        if stillborn > workers + 1:
-                            raise BrainsegError(
-                                f"workers end before they can begin (exit code {code}), perhaps for want of "
-                                "memory; free some, or give fewer --workers"
-                            )
-                        continue
-                    tries[patient] += 1
-                    if tries[patient] < TRIES:
-                        waiting.appendleft(patient)
-                    else:
-                        yield Outcome(patient, None, KILLED)
+        while pool.busy():
+            yield from pool.step()
     finally:
-        for worker in pool:
+        pool.end()
+
+
+class _Pool(Generic[T]):
+    """Workers, and the patients that wait for one."""
+
+    def __init__(self, workers: int, work: Work[T], patients: Mapping[str, Path]) -> None:
+        self._most = workers
+        self._work = work
+        self._patients = patients
+        self._waiting = deque(patients)
+        self._tries: Counter[str] = Counter()
+        self._workers: list[_Worker] = []
+        self._stillborn = 0
+        self._context = get_context("spawn")
+        self._threads = max(1, torch.get_num_threads() // workers)
+
+    def busy(self) -> int:
+        """How many patients are not done."""
+        return len(self._waiting) + sum(worker.patient is not None for worker in self._workers)
+
+    def step(self) -> list[Outcome[T]]:
+        """Give every worker something to do, and wait until one has something to say.
+
+        Raises:
+            BrainsegError: if workers cannot start.
+        """
+        while len(self._workers) < min(self._most, self.busy()):
+            self._workers.append(_Worker(self._context, self._work, self._threads))
+        for worker in self._workers:
+            if worker.ready and worker.patient is None and self._waiting:
+                patient = self._waiting.popleft()
+                worker.give(patient, self._patients[patient])
+        talking = wait([worker.pipe for worker in self._workers])
+        heard = [self._hear(worker) for worker in list(self._workers) if worker.pipe in talking]
+        return [outcome for outcome in heard if outcome is not None]
+
+    def end(self) -> None:
+        """Kill them all."""
+        for worker in self._workers:
             worker.end()
+
+    def _hear(self, worker: _Worker) -> Outcome[T] | None:
+        message = worker.take()
+        if message is None:
+            return self._lost(worker)
+        if isinstance(message, Refusal):
+            raise BrainsegError(message.reason)
+        if isinstance(message, Outcome):
+            worker.patient = None
+            return message
+        worker.ready, self._stillborn = True, 0
+        return None
+
+    def _lost(self, worker: _Worker) -> Outcome[T] | None:
+        """A worker has died: its patient waits again, or has failed."""
+        self._workers.remove(worker)
+        code = worker.end()
+        if worker.patient is None:
+            self._stillborn += not worker.ready
+            if self._stillborn > self._most + 1:
+                raise BrainsegError(
+                    f"workers end before they can begin (exit code {code}), perhaps for want of memory; "
+                    "free some, or give fewer --workers"
+                )
+            return None
+        self._tries[worker.patient] += 1
+        if self._tries[worker.patient] < TRIES:
+            self._waiting.appendleft(worker.patient)
+            return None
+        return Outcome(worker.patient, None, KILLED)
 
 
 class _Worker:
@@ -90,10 +122,10 @@ class _Worker:
             # Held by the process alone, so that its death is the end of the pipe.
             theirs.close()
 
-    def give(self, patient: str, patients: Mapping[str, Path]) -> None:
+    def give(self, patient: str, path: Path) -> None:
         self.patient = patient
         with suppress(OSError):  # it has died; reading from it tells
-            self.pipe.send((patient, patients[patient]))
+            self.pipe.send((patient, path))
 
     def take(self) -> object:
         """Its next message; None when it has died."""

@@ -15,6 +15,7 @@ from brainseg.cohort.patient import Examination
 from brainseg.datasets.lgg import data_folder
 from brainseg.io.files import is_junk
 from brainseg.io.names import natural
+from brainseg.io.text import shown
 from brainseg.report.provenance import now
 from brainseg.types import RESEARCH_USE, BrainsegError, InputError, Say
 
@@ -77,7 +78,7 @@ def predict_cohort(
                     else:
                         folder.add(outcome.patient, outcome.result)
                     if say:
-                        say(outcome.patient, number, len(patients))
+                        say(shown(outcome.patient), number, len(patients))
                     if time.monotonic() - refreshed > _REFRESH_S:
                         folder.finish(len(patients))
                         refreshed = time.monotonic()
