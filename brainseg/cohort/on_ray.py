@@ -49,7 +49,8 @@ def _over(workers: int, work: Work[T], patients: Mapping[str, Path]) -> Generato
     with _cluster(workers) as ray:
         names, paths = list(patients), list(patients.values())
         try:
-            for number, outcome in _rows(ray, workers, work, paths):
+            for number, message in _rows(ray, workers, work, paths):
+                outcome = ray.cloudpickle.loads(message)
                 if isinstance(outcome, Refusal):
                     raise BrainsegError(outcome.reason)
                 yield Outcome(names[number], outcome.result, outcome.failure)
@@ -60,7 +61,7 @@ def _over(workers: int, work: Work[T], patients: Mapping[str, Path]) -> Generato
             ) from error
 
 
-def _rows(ray: Any, workers: int, work: Work[T], paths: list[Path]) -> Iterator[tuple[int, Any]]:
+def _rows(ray: Any, workers: int, work: Work[T], paths: list[Path]) -> Iterator[tuple[int, bytes]]:
     total = ray.cluster_resources()
     threads = max(1, int(min(total.get("CPU", 1), torch.get_num_threads())) // workers)
     data = ray.data
@@ -77,9 +78,9 @@ def _rows(ray: Any, workers: int, work: Work[T], paths: list[Path]) -> Iterator[
         fn_constructor_args=(ray.put((work, paths)), tries, threads),
         num_gpus=1 if total.get("GPU") else 0,
     )
-    for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pandas"):
-        for number, outcome in zip(batch["number"], batch["outcome"], strict=True):
-            yield int(number), outcome
+    for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        for row in batch.to_pylist():
+            yield row["number"], row["outcome"]
 
 
 class _Tries:
@@ -118,7 +119,8 @@ class _Worker:
                 outcome = Outcome("", None, KILLED)
             else:
                 outcome = attempt(self._run, "", self._paths[number])
-        return {"number": number, "outcome": outcome}
+        # Bytes: of a row that is no column of Arrow's, Ray Data writes the beginning into its log.
+        return {"number": number, "outcome": self._ray.cloudpickle.dumps(outcome)}
 
 
 @contextmanager

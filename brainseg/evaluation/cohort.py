@@ -82,9 +82,9 @@ def evaluate(
     Returns:
         ``{"protocol", "failures": {ID: sentence}, "models": {NAME: {"dice_mean", "dice_median", "dice_std",
         "missed", ..., "healthy_slices", "calibration", "missing_sequences", "patients": {ID: {"dice", "iou",
-        "sensitivity", "precision", "hd95", ...}}}}}``; figures that are not computable are None, with the reason under
-        ``not_computable``. A patient that cannot be read or lacks a mask is among the failures, and counts
-        nowhere else.
+        "sensitivity", "precision", "hd95", ...}}}}}``; figures that are not computable are None, with the
+        reason under ``not_computable``. A patient that cannot be read or lacks a mask is among the failures,
+        and counts nowhere else.
 
     Raises:
         InputError: if there is nothing to evaluate, or every patient failed; the sentence is the first one's.
