@@ -6,10 +6,11 @@ import csv
 import json
 import resource
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cohort_speed
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -26,6 +27,7 @@ from brainseg.cohort.run import CohortResult, find_patients, predict_cohort
 from brainseg.report import folder as report_folder
 from brainseg.types import RESEARCH_USE, BrainsegError, InputError
 
+Run = Callable[..., tuple[int, str, str]]
 CASES = ["CASE_A", "CASE_B", "CASE_C"]
 
 
@@ -423,7 +425,7 @@ def test_names_of_patients_are_text_everywhere(
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     def call(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
             cli.main([str(argument) for argument in arguments])
@@ -435,7 +437,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 
 def test_the_command_lists_failures_and_ends_with_2(
-    run: Any, folders: dict[str, Path], patients: Path, tmp_path: Path
+    run: Run, folders: dict[str, Path], patients: Path, tmp_path: Path
 ) -> None:
     (patients / "nobody").mkdir()
     arguments = ["predict", patients, "--cohort", "--out", tmp_path / "out", "--model", folders["unet"]]
@@ -472,7 +474,7 @@ def test_the_command_lists_failures_and_ends_with_2(
     ],
 )
 def test_mistakes_are_one_sentence(
-    run: Any, folders: dict[str, Path], dataset: Path, tmp_path: Path, arguments: list[str], part: str
+    run: Run, folders: dict[str, Path], dataset: Path, tmp_path: Path, arguments: list[str], part: str
 ) -> None:
     places = {"D": dataset, "W": folders["unet"], "T": tmp_path}
     code, _, err = run("predict", *(argument.format(**places) for argument in arguments))
@@ -480,3 +482,27 @@ def test_mistakes_are_one_sentence(
     assert (code, len(errors)) == (2, 1)
     assert errors[0].startswith("error: ")
     assert part in errors[0]
+
+
+# --- its speed ---
+
+
+def test_the_benchmark_times_every_way_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def predict(*arguments: object) -> None:
+        words = tuple(map(str, arguments))
+        asked.append(words[1:])
+        assert Path(words[0]).is_dir()
+        Path(words[words.index("--out") + 1]).mkdir(parents=True)
+
+    monkeypatch.setattr(cohort_speed, "predict", predict)
+    monkeypatch.setattr(cohort_speed, "find_spec", lambda _: None)
+    monkeypatch.setattr(cohort_speed, "RESULTS", tmp_path / "speed.json")
+    cohort_speed.main(patients=2, slices=1, model=["unet"], workers=[1, 2], as_json=True)
+    result = json.loads((tmp_path / "speed.json").read_bytes())
+    assert ["--cohort" in words for words in asked] == [False, False, True, True]
+    assert [words[-1] for words in asked[2:]] == ["1", "2"]
+    for row in result["rows"]:
+        assert row["patients_per_minute"] == pytest.approx(120 / row["seconds"])
+        assert row["against_loop"] == pytest.approx(result["rows"][0]["seconds"] / row["seconds"])

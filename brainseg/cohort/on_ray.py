@@ -29,6 +29,12 @@ from brainseg.types import BrainsegError
 
 _STORE = 512 * 2**20
 """Bytes of shared memory that a local cluster may hold results in, until they are written."""
+_SYSTEM = {
+    # Results that do not fit wait; they are not put on the disk.
+    "automatic_object_spilling_enabled": False,
+    # No process waits for other work than ours.
+    "prestart_worker_first_driver": False,
+}
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -170,8 +176,12 @@ def _cluster(workers: int) -> Iterator[Any]:
                 object_store_memory=_STORE,
                 include_dashboard=False,
                 _temp_dir=folder,
-                # Results that do not fit wait; they are not put on the disk.
-                _system_config={"automatic_object_spilling_enabled": False},
+                # Results that do not fit wait; they are not put on the disk. And no process waits for other
+                # work than ours.
+                _system_config={
+                    "automatic_object_spilling_enabled": False,
+                    "prestart_worker_first_driver": False,
+                },
                 **quiet,
             )
         try:
