@@ -58,9 +58,7 @@ def main(
     patients: Annotated[int, typer.Option(help="Phantoms.")] = 8,
     slices: Annotated[int, typer.Option(help="Slices of each, at most.")] = 24,
     model: Annotated[list[str] | None, typer.Option(help="Weights; unet unless given.")] = None,
-    workers: Annotated[
-        list[int] | None, typer.Option(help="Numbers of workers; 1 and 2 unless given.")
-    ] = None,
+    workers: Annotated[list[int] | None, typer.Option(help="How many; 1 and 2 unless given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Also write the result file.")] = False,
 ) -> None:
     """Time the shell loop and the engines, and print patients a minute and ratios to the loop."""
