@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,16 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(BrainsegError, match=r"pip install 'brainseg-lgg\[ray\]'"):
         engine(EngineName.RAY, 2)
     assert engine(EngineName.LOCAL, 2)
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setattr(on_ray, "import_module", lambda name: SimpleNamespace(is_initialized=bool))
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(BrainsegError, match=f"no Ray cluster answers at RAY_ADDRESS={address}"):
+            outcomes(engine(EngineName.RAY, 2)(Trouble(tmp_path), patients_of(["a"])))
 
 
 # --- twenty patients, killed on the way ---

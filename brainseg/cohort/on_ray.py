@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -35,6 +36,8 @@ _SYSTEM = {
     # No process waits for other work than ours.
     "prestart_worker_first_driver": False,
 }
+_REACH_S = 5.0
+"""How long the cluster of RAY_ADDRESS has to answer at all."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -129,13 +132,24 @@ class _Worker:
         return {"number": number, "outcome": self._ray.cloudpickle.dumps(outcome)}
 
 
+def _reach(address: str) -> None:
+    """Ray itself asks for minutes where nobody answers.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+
+
 @contextmanager
 def _cluster(workers: int) -> Iterator[Any]:
     """Ray, joined to a cluster: the one that is there, that of RAY_ADDRESS, or one made for this run."""
     # Before Ray is imported: it would tell its makers about this machine.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "").removeprefix("local")
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # It listens on every network of this machine. A secret of its own would be left in the home folder.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -151,8 +165,10 @@ def _cluster(workers: int) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
         try:
-            ray.init(**quiet)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            _reach(address)
+            with quiet_stderr():
+                ray.init(address=address, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
             raise BrainsegError(
                 f"no Ray cluster answers at RAY_ADDRESS={address} ({type(error).__name__}); start it, or "
                 "unset RAY_ADDRESS to use this machine alone"
