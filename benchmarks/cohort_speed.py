@@ -88,7 +88,7 @@ def main(
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "load_before": os.getloadavg()[0],
+        "load": os.getloadavg()[0],
         "models": names,
         "patients": patients,
         "slices": slices,
@@ -106,7 +106,7 @@ def row(way: str, patients: int, seconds: float) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """The result as a table."""
     title = f"{result['patients']} patients of {result['slices']} slices, {', '.join(result['models'])}"
-    table = Table(title=f"{title}; {result['cores']} cores, load {result['load_before']:.1f}")
+    table = Table(title=f"{title}; {result['cores']} cores, load {result['load']:.1f}")
     for column in ("way", "patients/min", "x loop"):
         table.add_column(column, justify="left" if column == "way" else "right")
     for one in result["rows"]:
