@@ -22,6 +22,7 @@ from brainseg.checkpoint import load
 from brainseg.evaluation.cohort import evaluate
 from brainseg.training.config import read_recipe
 from brainseg.training.loop import train
+from brainseg.types import InputError
 
 HERE = Path(__file__).resolve().parent
 SPEC = HERE / "ablations.toml"
@@ -53,7 +54,10 @@ def run_one(
     model = load(folder / "weights")
     scores = {}
     for flips in (False, True):
-        found = evaluate([model], data, validation=True, tta=flips)["models"][recipe.name]["patients"]
+        result = evaluate([model], data, validation=True, tta=flips)
+        if result["failures"]:
+            raise InputError(next(iter(result["failures"].values())))
+        found = result["models"][recipe.name]["patients"]
         scores["flips" if flips else "plain"] = {patient: row["dice"] for patient, row in found.items()}
     row = {"variant": variant, "seed": seed, "fold": fold}
     row |= {"threshold": model.card.threshold, "keep": model.card.keep}

@@ -1,17 +1,19 @@
-"""A cohort: the same figures whatever maps the work, and each row that of its patient alone."""
+"""A data set evaluated: the same figures whoever works, and each row that of its patient alone."""
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+import json
+import shutil
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from brainseg.checkpoint import load
-from brainseg.evaluation.cohort import Work, evaluate
+from brainseg import cli
+from brainseg.checkpoint import load, save
+from brainseg.cohort.processes import processes
+from brainseg.evaluation.cohort import evaluate
 from brainseg.evaluation.patient import ENSEMBLE, MISSING, evaluate_patient, mean, without
 from brainseg.inference import Predictor
 from brainseg.io import read_study
@@ -65,13 +67,60 @@ def test_another_process_gives_the_same_figures(folders: dict[str, Path], datase
     models = [load(folders[name]) for name in ("unet", "attention_unet")]
     said: list[tuple[str, int, int]] = []
     here = evaluate(models, dataset, ensemble=True, device="cpu", say=lambda *what: said.append(what))
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        there = evaluate(models, dataset, ensemble=True, device="cpu", engine=pool.map)
-    assert here == there
-    assert said == [("CASE_A", 0, 3), ("CASE_B", 1, 3), ("CASE_C", 2, 3), ("done", 3, 3)]
+    there = evaluate(models, dataset, ensemble=True, device="cpu", engine=processes(1))
+    assert json.dumps(here) == json.dumps(there)
+    assert said == [("patients", 0, 3), ('"CASE_A"', 1, 3), ('"CASE_B"', 2, 3), ('"CASE_C"', 3, 3)]
 
 
-def test_a_patient_without_masks_is_refused_by_name(folders: dict[str, Path], tmp_path: Path) -> None:
-    work = Work([load(folders["unet"])], False, False, False, "cpu")
-    with pytest.raises(InputError, match="nobody"):
-        work(tmp_path / "nobody")
+def test_failures_are_listed_and_count_nowhere(
+    folders: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
+    models = [load(folders["unet"])]
+    whole = evaluate(models, dataset)
+    assert whole["failures"] == {}
+    shutil.copytree(dataset, tmp_path / "set")
+    (tmp_path / "set" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
+    result = evaluate(models, tmp_path / "set")
+    assert list(result["failures"]) == ["CASE_B"]
+    assert "CASE_B has no mask for 1 slice" in result["failures"]["CASE_B"]
+    row, before = result["models"]["unet"], whole["models"]["unet"]
+    assert row["patients"] == {case: before["patients"][case] for case in ("CASE_A", "CASE_C")}
+    dices = [before["patients"][case]["dice"] for case in ("CASE_A", "CASE_C")]
+    assert row["dice_mean"] == pytest.approx(sum(dices) / 2)
+
+
+def test_where_every_patient_fails_the_first_says_why(folders: dict[str, Path], tmp_path: Path) -> None:
+    for case in ("second", "first"):
+        (tmp_path / case).mkdir()
+        (tmp_path / case / "notes.txt").touch()
+    with pytest.raises(InputError, match="notes"):
+        evaluate([load(folders["unet"])], tmp_path)
+
+
+def test_the_command_evaluates_by_workers_and_states_no_card_of_a_part(
+    folders: dict[str, Path], dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: object) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["evaluate", *map(str, arguments), "--device", "cpu"])
+        return stop.value.code, *capfd.readouterr()
+
+    model = load(folders["unet"])
+    save(tmp_path / "unet", model.network, model.card)
+    shutil.copytree(dataset, tmp_path / "set")
+    arguments = [tmp_path / "set", "--model", tmp_path / "unet"]
+    _, alone, _ = run(*arguments, "--json")
+    code, out, err = run(*arguments, "--json", "--workers", "2")
+    assert (code, out, err) == (0, alone, "")
+    (tmp_path / "set" / "CASE_B" / "CASE_B_2_mask.tif").unlink()
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert 'failed: "CASE_B": ' in out
+    assert err.splitlines()[-1].startswith("error: 1 patient of the data set could not be evaluated")
+    code, out, err = run(*arguments, "--json")
+    assert (code, list(json.loads(out)["failures"])) == (2, ["CASE_B"])
+    card = (tmp_path / "unet" / "config.json").read_bytes()
+    code, out, err = run(*arguments, "--validation", "--write-card")
+    assert code == 2
+    assert "no card is written" in err.splitlines()[-1]
+    assert (tmp_path / "unet" / "config.json").read_bytes() == card

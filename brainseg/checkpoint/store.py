@@ -7,9 +7,13 @@ holds. Only safetensors are read, and only when their sha256 is the one the card
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 
@@ -36,6 +40,20 @@ class LoadedModel:
     def preprocess(self) -> Preprocess:
         """The preprocessing the network was trained with."""
         return Preprocess(**self.card.preprocess)
+
+    def __reduce__(self) -> tuple[Callable[..., LoadedModel], tuple[Any, ...]]:
+        # On the way to another process, torch would put tensors into shared memory, of which containers
+        # have little; arrays travel as bytes.
+        state = self.network.state_dict()
+        return _rebuilt, (self.card, {key: value.cpu().numpy() for key, value in state.items()})
+
+
+def _rebuilt(card: WeightsCard, arrays: dict[str, npt.NDArray[np.generic]]) -> LoadedModel:
+    with torch.device("meta"):
+        network = build(card.spec)
+    state = {key: torch.tensor(array) for key, array in arrays.items()}
+    network.to_empty(device="cpu").load_state_dict(state)
+    return LoadedModel(card, network.eval())
 
 
 def read_folder(folder: str | Path) -> LoadedModel:

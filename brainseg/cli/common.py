@@ -5,8 +5,8 @@ Text of users and files reaches the terminal as it is, never through Rich's mark
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from brainseg.cohort.engines import EngineName
 from brainseg.types import RESEARCH_USE, BrainsegError, Say, Undefined
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 TtaOption = Annotated[bool, typer.Option("--tta", help="Average over left-right flips; twice the time.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(min=1, help="Patients at once, each about 1 GB of memory; the cores are shared among them."),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(help="Who works: processes here, or the Ray cluster of RAY_ADDRESS (or one here)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -47,22 +56,13 @@ def stdout() -> Console:
 
 
 @contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """libtiff writes lines of its own about damaged files to descriptor 2, past Python; ours says enough."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+def progress(quiet: bool, *, time_left: bool = False) -> Iterator[Say]:
+    """A bar with time left on a terminal, plain lines otherwise; always on standard error.
 
-
-@contextmanager
-def progress(quiet: bool) -> Iterator[Say]:
-    """A bar with time left on a terminal, plain lines otherwise; always on standard error."""
+    Args:
+        quiet: neither.
+        time_left: in plain lines too, as far as what was done since the first of them tells.
+    """
     console = Console(stderr=True)
     if quiet:
         yield lambda _text, _done, _total: None
@@ -79,13 +79,22 @@ def progress(quiet: bool) -> Iterator[Say]:
             yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
     else:
         said = [""]
+        began: list[tuple[float, int]] = []
 
         def say(text: str, done: int, total: int) -> None:
             if text != said[0] or done == total:
                 said[0] = text
-                typer.echo(f"{text} [{done}/{total}]", err=True)
+                began.append((time.monotonic(), done))
+                left = f", {_left(*began[0], done, total)}" if time_left and done > began[0][1] else ""
+                typer.echo(f"{text} [{done}/{total}]{left}", err=True)
 
         yield say
+
+
+def _left(started: float, before: int, done: int, total: int) -> str:
+    """How long `total` takes still, in words, from what it took to come from `before` to `done`."""
+    seconds = (time.monotonic() - started) / (done - before) * (total - done)
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
 def print_table(
@@ -102,6 +111,14 @@ def print_table(
 def print_line(console: Console, text: str) -> None:
     """A line of plain text."""
     console.print(Text(text))
+
+
+def print_failures(console: Console, failures: dict[str, str]) -> None:
+    """Which patients failed, and why."""
+    from brainseg.io.text import shown
+
+    for patient, reason in failures.items():
+        print_line(console, f"failed: {shown(patient)}: {reason}")
 
 
 def print_notice(console: Console, *lines: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brainseg.cli.common import JsonOption, print_line, print_table, quiet_decoders, stdout
+from brainseg.cli.common import JsonOption, print_line, print_table, stdout
+from brainseg.files import quiet_stderr
 from brainseg.types import BrainsegError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(
     """Check a data set: missing masks, sizes, types, gaps, duplicates, missing sequences."""
     from brainseg.datasets.audit import check_dataset
 
-    with quiet_decoders():
+    with quiet_stderr():
         report = check_dataset(dataset)
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +10,21 @@ from rich.console import Console
 
 from brainseg.cli.common import (
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelOption,
     TtaOption,
+    WorkersOption,
     load_models,
     number,
+    print_failures,
     print_line,
     print_notice,
     print_table,
     progress,
     stdout,
 )
+from brainseg.cohort.engines import EngineName
 from brainseg.types import BrainsegError
 
 # The heavy parts are imported inside the commands: --help answers at once.
@@ -44,12 +47,20 @@ def evaluate(
     ] = False,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
+    engine: EngineOption = EngineName.LOCAL,
+    workers: WorkersOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Compare models with reference masks over a data set, patient by patient."""
     from brainseg.checkpoint import bundled, is_local, resolve
+    from brainseg.cohort import engines
+    from brainseg.cohort.outcome import in_loop
     from brainseg.evaluation import cohort, model_card
+    from brainseg.io.text import plural, shown
+    from brainseg.report import to_json
 
+    alone = engine is EngineName.LOCAL and workers == 1
+    chosen = in_loop if alone else engines.engine(engine, workers)
     if write_card and tta:
         raise BrainsegError("a card states figures without flips; leave out --tta or --write-card")
     models = load_models(model)
@@ -60,7 +71,7 @@ def evaluate(
         raise BrainsegError(
             f"--write-card cannot write to {foreign[0]}; give a weights folder or a bundled name"
         )
-    with progress(quiet=as_json) as say:
+    with progress(quiet=as_json, time_left=True) as say:
         result = cohort.evaluate(
             models,
             dataset,
@@ -69,14 +80,27 @@ def evaluate(
             tta=tta,
             missing_sequences=missing_sequences or write_card,
             device=device,
+            engine=chosen,
             say=say,
         )
+    failures = result["failures"]
+    lacking = f"{plural(len(failures), 'patient')} of the data set could not be evaluated"
+    if write_card and failures:
+        first, reason = next(iter(failures.items()))
+        raise BrainsegError(f"no card is written, as {lacking}, first {shown(first)}: {reason}")
     if write_card:
         for name, one in zip(names, models, strict=True):
             model_card.state_on_card(resolve(name), one.card, result)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
-        return
+        typer.echo(to_json(result).decode(), nl=False)
+    else:
+        _show(result)
+        print_failures(stdout(), failures)
+    if failures:
+        raise BrainsegError(f"{lacking}, and the figures are those of the others; see the failures")
+
+
+def _show(result: dict[str, Any]) -> None:
     console = stdout()
     print_table(
         console,

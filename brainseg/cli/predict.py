@@ -1,28 +1,29 @@
-"""brainseg predict: one patient, one or more models."""
+"""brainseg predict: one patient or a cohort, one or more models."""
 
 from __future__ import annotations
 
-import io
-import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainseg.cli.cohort import predict_folder
 from brainseg.cli.common import (
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelOption,
     TtaOption,
+    WorkersOption,
     load_models,
     print_line,
     print_notice,
     print_table,
     progress,
-    quiet_decoders,
     stdout,
 )
+from brainseg.cohort.engines import EngineName
+from brainseg.files import quiet_stderr
 from brainseg.types import BrainsegError, Spacing, Study
 
 if TYPE_CHECKING:
@@ -46,24 +47,44 @@ def predict(
     ] = None,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
+    cohort: Annotated[
+        bool,
+        typer.Option("--cohort", help="INPUT is a folder of patients; --out goes on where it was ended."),
+    ] = False,
+    engine: EngineOption = EngineName.LOCAL,
+    workers: WorkersOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the tumour in one patient with one or more models."""
-    from brainseg.io import read_study
+    """Find the tumour in one patient, or in each of a cohort, with one or more models."""
+    from brainseg.cohort.patient import read_patient
     from brainseg.report import report, to_json
     from brainseg.report.folder import check_folder, run_of
 
     spacing_mm = parse_spacing(spacing)
-    models = load_models(model)
-    with quiet_decoders():
-        study = read_study(
-            inputs[0] if len(inputs) == 1 else inputs,
-            case_id=case,
+    order = None if channels is None else [name.strip() for name in channels.split(",")]
+    if cohort:
+        if out is None or len(inputs) > 1 or case is not None:
+            raise BrainsegError("--cohort needs one folder of patients and --out, and takes no --case")
+        predict_folder(
+            inputs[0],
+            model,
+            out,
             spacing_mm=spacing_mm,
-            channels=None if channels is None else [name.strip() for name in channels.split(",")],
+            channels=order,
+            device=device,
+            tta=tta,
+            engine_name=engine,
+            workers=workers,
+            as_json=as_json,
         )
-    if spacing_mm is not None:
-        study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
+        return
+    if engine is not EngineName.LOCAL or workers > 1:
+        raise BrainsegError("--engine and --workers are for many patients; add --cohort, or leave them out")
+    models = load_models(model)
+    with quiet_stderr():
+        study = read_patient(
+            inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm, channels=order
+        )
     if out is not None:
         check_folder(out, run_of(study, [one.card for one in models], tta))
     readings = _readings(study, models, device, tta, quiet=as_json)
@@ -96,20 +117,10 @@ def _readings(study: Study, models: list[LoadedModel], device: str, tta: bool, q
 
 
 def _write(out: Path, study: Study, readings: list[Reading], figures: dict[str, Any]) -> None:
-    from brainseg.report import masks_zip, overlays_zip, safe_name, to_csv, to_json
-    from brainseg.report.folder import write_folder
+    from brainseg.report.folder import results_of, write_folder
 
-    case = safe_name(study.case_id)
-    findings = [reading.finding for reading in readings]
-    files: dict[str, bytes] = {}
-    for name, data in (
-        ("masks", masks_zip(study, findings, "tif")),
-        ("overlays", overlays_zip(study, findings)),
-    ):
-        # Our own zip, whose names were made safe.
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files |= {f"{name}/{inside}": archive.read(inside) for inside in archive.namelist()}
-    write_folder(out, files, {f"{case}.csv": to_csv(figures), f"{case}.json": to_json(figures)})
+    results = results_of(study, readings, figures)
+    write_folder(out, dict(results.files()), results.figures)
 
 
 def _show(study: Study, readings: list[Reading]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 
 from brainseg import __version__
 from brainseg.checkpoint import LoadedModel
+from brainseg.cohort.outcome import Engine, in_loop
 from brainseg.datasets.lgg import patient_folders, without_mask
 from brainseg.evaluation.patient import LESION_FLOOR, Row, evaluate_patient
 from brainseg.inference import Predictor, choose_device, precision
 from brainseg.io import read_study
-from brainseg.io.text import plural
+from brainseg.io.text import plural, shown
 from brainseg.measure import metrics_to_json, summarise
 from brainseg.types import RESEARCH_USE, InputError, Say, Study
 
@@ -26,12 +28,10 @@ PROTOCOL = (
     "computable and left out; missed lesion: 0."
 )
 
-Engine = Callable[[Callable[[Path], dict[str, Row]], Iterable[Path]], Iterator[dict[str, Row]]]
-
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is done to each patient folder; it can be sent to another process."""
+    """What is done to each patient folder, a `brainseg.cohort.outcome.Work`."""
 
     models: Sequence[LoadedModel]
     ensemble: bool
@@ -39,14 +39,12 @@ class Work:
     missing_sequences: bool
     device: str
 
-    def __call__(self, folder: Path) -> dict[str, Row]:
-        """Read a patient and compare every model with the reference.
+    def start(self) -> Callable[[Path], dict[str, Row]]:
+        return partial(self._compare, [Predictor(model, self.device) for model in self.models])
 
-        Raises:
-            InputError: if the patient cannot be read or lacks a mask.
-        """
+    def _compare(self, predictors: Sequence[Predictor], folder: Path) -> dict[str, Row]:
         return evaluate_patient(
-            [Predictor(model, self.device) for model in self.models],
+            predictors,
             _with_masks(folder),
             ensemble=self.ensemble,
             tta=self.tta,
@@ -63,7 +61,7 @@ def evaluate(
     tta: bool = False,
     missing_sequences: bool = False,
     device: str = "auto",
-    engine: Engine = map,
+    engine: Engine = in_loop,
     say: Say | None = None,
 ) -> dict[str, Any]:
     """Predict every patient of a data set with every model and compare with the reference masks.
@@ -78,32 +76,43 @@ def evaluate(
         missing_sequences: also with FLAIR in place of T1 before contrast, after contrast, and both; four
             times the work.
         device: see `brainseg.inference.choose_device`.
-        engine: maps the work over the patient folders, in order: `map`, or that of a pool of processes.
-        say: called with (sentence, patients done, patients in all).
+        engine: who does the work; see `brainseg.cohort`. What it gives is the same whoever does.
+        say: called with (patient, patients done, patients in all).
 
     Returns:
-        ``{"protocol", "models": {NAME: {"dice_mean", "dice_median", "dice_std", "missed", ...,
-        "healthy_slices", "calibration", "missing_sequences", "patients": {ID: {"dice", "iou", "sensitivity",
-        "precision", "hd95", ...}}}}}``; figures that are not computable are None, with the reason under
-        ``not_computable``.
+        ``{"protocol", "failures": {ID: sentence}, "models": {NAME: {"dice_mean", "dice_median", "dice_std",
+        "missed", ..., "healthy_slices", "calibration", "missing_sequences", "patients": {ID: {"dice", "iou",
+        "sensitivity", "precision", "hd95", ...}}}}}``; figures that are not computable are None, with the
+        reason under ``not_computable``. A patient that cannot be read or lacks a mask is among the failures,
+        and counts nowhere else.
 
     Raises:
-        InputError: if there is nothing to evaluate, or a patient cannot be read or lacks a mask.
+        InputError: if there is nothing to evaluate, or every patient failed; the sentence is the first one's.
     """
     folders = _validation_folders(models, dataset) if validation else patient_folders(dataset)
-    results = engine(Work(models, ensemble, tta, missing_sequences, device), folders.values())
-    found: dict[str, dict[str, Row]] = {}
-    for done, patient in enumerate(folders):
-        if say:
-            say(patient, done, len(folders))
-        found[patient] = next(results)
+    work = Work(models, ensemble, tta, missing_sequences, device)
+    rows: dict[str, dict[str, Row]] = {}
+    failures: dict[str, str] = {}
     if say:
-        say("done", len(folders), len(folders))
+        say("patients", 0, len(folders))
+    with closing(engine(work, folders)) as outcomes:
+        for number, outcome in enumerate(outcomes, 1):
+            if outcome.result is None:
+                failures[outcome.patient] = outcome.failure
+            else:
+                rows[outcome.patient] = outcome.result
+            if say:
+                say(shown(outcome.patient), number, len(folders))
+    found = {patient: rows[patient] for patient in folders if patient in rows}
+    failures = {patient: failures[patient] for patient in folders if patient in failures}
+    if not found:
+        raise InputError(next(iter(failures.values())))
     used = {model.card.name: _weights(model, device) for model in models}
     return {
         "research_use": RESEARCH_USE,
         "brainseg_version": __version__,
         "protocol": PROTOCOL + (" Mean over left-right flips." if tta else ""),
+        "failures": failures,
         "models": {
             name: used.get(name, {}) | _summary({patient: rows[name] for patient, rows in found.items()})
             for name in next(iter(found.values()))

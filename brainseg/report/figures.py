@@ -97,20 +97,20 @@ def to_csv(figures: dict[str, Any]) -> bytes:
     }
     rows = []
     for name, model in figures["models"].items():
-        always = {**common, "model": name, **{key: model[key] for key in _SETTINGS}}
-        patient = _row_figures(model, (*FIGURES, "volume_ml"))
+        always = {**common, "model": name, **{key: model[key] for key in SETTINGS}}
+        patient = row_figures(model, (*FIGURES, "volume_ml"))
         rows.append({**always, "scope": "patient", **patient})
         for one in model["slices"]:
-            within = _row_figures(one, FIGURES)
+            within = row_figures(one, FIGURES)
             rows.append({**always, "scope": "slice", "slice": one["slice"], **within})
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, restval="")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue().encode("utf-8-sig", errors="replace")
 
 
-_SETTINGS = (
+SETTINGS = (
     "architecture",
     "weights_sha256",
     "threshold",
@@ -132,7 +132,7 @@ _COLUMNS = (
     "reference_voxels",
     *FIGURES,
     "hd95_unit",
-    *_SETTINGS,
+    *SETTINGS,
     "source_format",
     "source_sha256",
     "spacing_mm",
@@ -162,7 +162,7 @@ def _model_report(study: Study, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _row_figures(figures: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def row_figures(figures: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The counts and the named figures of a model or of one of its slices as CSV columns."""
     row: dict[str, Any] = {
         key: figures.get(key) for key in ("tumour_voxels", "reference_voxels", "hd95_unit")
@@ -173,7 +173,8 @@ def _row_figures(figures: dict[str, Any], names: Sequence[str]) -> dict[str, Any
     return row
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value for a CSV; text on one line, and none that a spreadsheet would run as a formula."""
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brainseg import report
+from brainseg.measure import Reading
 from brainseg.types import BrainsegError, Spacing, Study, WeightsCard
 
+BEGUN = ".writing-"
+"""Names of folders begin so that are not whole yet; a killed program leaves one."""
 _REMEDY = "choose another --out"
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a folder holds of one patient.
+
+    Attributes:
+        zips: a zip of the files of each subfolder, by its name.
+        figures: the tables, by file name; the JSON last.
+    """
+
+    zips: dict[str, bytes]
+    figures: dict[str, bytes]
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """The content of every file but the figures, by path relative to the folder."""
+        for folder, data in self.zips.items():
+            # Our own zip, whose names were made safe.
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                yield from ((f"{folder}/{name}", archive.read(name)) for name in archive.namelist())
+
+
+def results_of(study: Study, readings: Sequence[Reading], figures: dict[str, Any]) -> Results:
+    """Masks, overlays and figures of one patient; `figures` is its `brainseg.report.report`."""
+    case, findings = report.safe_name(study.case_id), [reading.finding for reading in readings]
+    return Results(
+        {
+            "masks": report.masks_zip(study, findings, "tif"),
+            "overlays": report.overlays_zip(study, findings),
+        },
+        {f"{case}.csv": report.to_csv(figures), f"{case}.json": report.to_json(figures)},
+    )
 
 
 def run_of(study: Study, cards: Sequence[WeightsCard], tta: bool) -> dict[str, Any]:
@@ -30,7 +70,7 @@ def check_folder(out: Path, run: dict[str, Any]) -> None:
         BrainsegError: if `out` is no folder, may not be written to, or holds anything but the results of an
             earlier run of the same patient and weights.
     """
-    with _named(out):
+    with named(out):
         if out.exists() and not out.is_dir():
             raise BrainsegError(f"--out {out} is a file, not a folder; {_REMEDY}")
         there = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -66,13 +106,13 @@ def write_folder(out: Path, files: Mapping[str, bytes], figures: Mapping[str, by
         BrainsegError: if the disk is full or may not be written to; what was begun is removed.
     """
     made = [path for path in (out, *out.absolute().parents) if not path.exists()]
-    with _named(out):
+    with named(out):
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as within:
+            with tempfile.TemporaryDirectory(prefix=BEGUN, dir=out) as within:
                 names = [*files, *figures]
                 for name, content in {**files, **figures}.items():
-                    _write(Path(within, name), content)
+                    write_file(Path(within, name), content)
                 for name in names:
                     (out / name).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(Path(within, name), out / name)
@@ -84,7 +124,35 @@ def write_folder(out: Path, files: Mapping[str, bytes], figures: Mapping[str, by
             raise
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(folder: Path, results: Results) -> None:
+    """Write a folder of results under its name when it is whole, in place of one that is there already.
+
+    Args:
+        folder: in one that is there; beside it, until it is whole, lies one named ``.writing-...``.
+        results: of one patient.
+
+    Raises:
+        OSError: if the disk is full or may not be written to; what was begun is removed.
+    """
+    within = Path(tempfile.mkdtemp(prefix=BEGUN, dir=folder.parent))
+    try:
+        for name, content in (*results.figures.items(), *results.files()):
+            write_file(within / name, content)
+        within.chmod(folder.parent.stat().st_mode & 0o777)
+        if folder.exists():
+            shutil.rmtree(folder)
+        within.replace(folder)
+    except BaseException:
+        shutil.rmtree(within, ignore_errors=True)
+        raise
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, and its folder where there is none yet.
+
+    Raises:
+        OSError: if the disk is full or may not be written to.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(content)
@@ -94,7 +162,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _named(out: Path) -> Iterator[None]:
+def named(out: Path) -> Iterator[None]:
+    """Whatever goes wrong in writing to `out` becomes a sentence.
+
+    Raises:
+        BrainsegError: in place of an OSError.
+    """
     try:
         yield
     except OSError as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from brainseg import __version__
+from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
 from brainseg.overlay import (
     PREDICTION,
@@ -19,10 +21,13 @@ from brainseg.overlay import (
 )
 from brainseg.postprocess import Finding
 from brainseg.report.provenance import check, now, png, provenance, safe_name, zipped
-from brainseg.types import CHANNELS, RESEARCH_USE, Study
+from brainseg.types import CHANNELS, RESEARCH_USE, BoolArray, Study
 
 OPACITY = 0.4
 """Of the fill of a mask."""
+
+THUMBNAIL_PX = 128
+"""Sides of a model's part of a `thumbnail`."""
 
 _MOST_PIXELS = 40_000_000
 _SMALLEST_SIDE = 256
@@ -51,6 +56,29 @@ def overlays_zip(study: Study, findings: Sequence[Finding]) -> bytes:
         name = f"{safe_name(study.case_id)}_{number}_overlay.png"
         files[name] = png(_side_by_side(study, findings, i, base), made_by)
     return zipped(study, findings, files, "Overlays on FLAIR; a reference, where given, is outlined in blue.")
+
+
+def thumbnail(study: Study, readings: Sequence[Reading]) -> tuple[bytes, int]:
+    """A small PNG of one slice, models side by side as in `overlays_zip`, and the number of the slice.
+
+    It is the slice that the models mark most of together, or the middle one where they mark none.
+    """
+    areas = np.sum([reading.areas for reading in readings], axis=0)
+    index = int(areas.argmax()) if areas.any() else len(areas) // 2
+    flair = study.slices[..., CHANNELS.index("flair")]
+    flat = Image.fromarray(window(flair[index], *display_range(flair)))
+    # Painted when it is small: an outline of one pixel would be lost in shrinking.
+    base = np.asarray(ImageOps.contain(flat, (THUMBNAIL_PX, THUMBNAIL_PX)))
+    height, width = base.shape
+    top, left = (THUMBNAIL_PX - height) // 2, (THUMBNAIL_PX - width) // 2
+    strip = Image.new("RGB", (THUMBNAIL_PX * len(readings), THUMBNAIL_PX))
+    truth = None if study.reference is None else _shrunk(study.reference[index], base)
+    for i, reading in enumerate(readings):
+        mask = _shrunk(reading.finding.mask[index], base)
+        panel = Image.fromarray(_painted(base, mask, truth, _colour(reading.finding)))
+        strip.paste(panel, (i * THUMBNAIL_PX + left, top))
+    made_by = provenance(study, [reading.finding for reading in readings])
+    return png(strip, made_by), study.slice_numbers[index]
 
 
 def _side_by_side(study: Study, findings: Sequence[Finding], index: int, base: RgbArray) -> Image.Image:
@@ -82,12 +110,22 @@ def _side_by_side(study: Study, findings: Sequence[Finding], index: int, base: R
 
 
 def _panel(study: Study, finding: Finding, index: int, base: RgbArray) -> RgbArray:
-    mask, colour = finding.mask[index], _colour(finding)
+    truth = None if study.reference is None else study.reference[index]
+    return _painted(base, finding.mask[index], truth, _colour(finding))
+
+
+def _painted(base: RgbArray, mask: BoolArray, truth: BoolArray | None, colour: str) -> RgbArray:
     picture = overlay_mask(base, mask, colour, OPACITY)
     picture = overlay_mask(picture, mask, colour, 1.0, outline_only=True)
-    if study.reference is not None:
-        picture = overlay_mask(picture, study.reference[index], REFERENCE, 1.0, outline_only=True)
+    if truth is not None:
+        picture = overlay_mask(picture, truth, REFERENCE, 1.0, outline_only=True)
     return picture
+
+
+def _shrunk(mask: BoolArray, base: RgbArray) -> BoolArray:
+    height, width = base.shape[:2]
+    small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(small, dtype=np.bool_)
 
 
 def _colour(finding: Finding) -> str:
