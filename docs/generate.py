@@ -1,0 +1,153 @@
+"""What the pages of the site state of the program is taken from the program when the site is built.
+
+A hook of MkDocs: a line ``<!-- generated: NAME -->`` of a page becomes the text that ``GENERATED[NAME]`` makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from brainseg.checkpoint import bundled
+from brainseg.cli.program import app
+from brainseg.io import limits
+from brainseg.models import ARCHITECTURES, build
+
+ROOT = Path(__file__).resolve().parent.parent
+_MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill what a page leaves to the program; MkDocs calls it for every page."""
+    return _MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command as it is typed, with its click object, groups first."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield words, command
+        for name, one in getattr(command, "commands", {}).items():
+            yield from walk(f"{words} {name}", one)
+
+    yield from walk("brainseg", typer.main.get_command(app))
+
+
+def command_line() -> str:
+    """A section for each command: what it does, how it is called, its arguments and options."""
+    return "\n\n".join(_section(words, command) for words, command in commands())
+
+
+def _section(words: str, command: Any) -> str:
+    inner = getattr(command, "commands", None)
+    parts = [f"### `{words}` {{ #{_anchor(words)} }}", _help(command)]
+    if inner:
+        links = [(f"[`{words} {n}`](#{_anchor(f'{words} {n}')})", _help(one)) for n, one in inner.items()]
+        parts.append(_table(["command", "does"], links))
+    else:
+        parts.append(f"```text\n{_usage(words, command.params)}\n```")
+    shown = [one for one in command.params if not getattr(one, "hidden", False)]
+    if shown:
+        parts.append(_table(["argument or option", "means", "unless given"], [_row(one) for one in shown]))
+    return "\n\n".join(parts)
+
+
+def _anchor(words: str) -> str:
+    return words.replace(" ", "-")
+
+
+def _help(one: Any) -> str:
+    return " ".join((one.help or "").split())
+
+
+def _usage(words: str, params: list[Any]) -> str:
+    """The command with what it cannot do without."""
+    needed = [_words(one) for one in params if one.required]
+    optional = ["[OPTIONS]"] if len(needed) < len(params) else []
+    return " ".join([words, *needed, *optional])
+
+
+def _words(one: Any) -> str:
+    """An argument or option as it is typed. The value is named as the option is: Typer's own words for types
+    change with its version."""
+    if one.param_type_name == "argument":
+        return (one.metavar or one.name).upper() + ("..." if one.nargs == -1 else "")
+    name = max(one.opts, key=len)
+    return name if one.is_flag else f"{name} {one.metavar or name.strip('-').replace('-', '_').upper()}"
+
+
+def _row(one: Any) -> tuple[str, str, str]:
+    """Cells of one argument or option."""
+    short = [f"`{name}`, " for name in getattr(one, "opts", []) if len(name) == 2 and name != one.name]
+    fixed = one.required or one.default is None or callable(one.default) or getattr(one, "is_flag", False)
+    default = "required" if one.required else "" if fixed else f"`{one.default}`"
+    return f"{''.join(short)}`{_words(one)}`", _help(one), default
+
+
+def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def networks() -> str:
+    """The list of networks, with the size of the bundled weights."""
+    cards = bundled()
+    rows = []
+    for name, row in ARCHITECTURES.items():
+        card = cards[name]
+        count = sum(p.numel() for p in build(card.spec).parameters())
+        gates = len(build(card.spec).gates())
+        rows.append((f"`{name}`", row.title, row.paper, str(card.spec.width), f"{count:,}", str(gates)))
+    return _table(["name", "network", "paper", "width", "parameters", "gates"], rows)
+
+
+def figures() -> str:
+    """What the cards of the bundled weights state of their validation patients."""
+    rows = []
+    for card in bundled().values():
+        m = card.metrics
+        rows.append(
+            (
+                ARCHITECTURES[card.spec.architecture].title,
+                *(f"{m[key]:.3f}" for key in ("dice_mean", "dice_median", "dice_std")),
+                str(m["missed"]),
+                f"{m['hd95_mean']:.1f} {m['hd95_unit']}",
+                f"{card.threshold:g}",
+                card.keep,
+            )
+        )
+    head = ["network", "mean Dice", "median", "standard deviation", "missed", "mean HD95", "threshold", "keep"]
+    return _table(head, rows)
+
+
+def bounds() -> str:
+    """How much the readers take."""
+    mib = 2**20
+    return _table(
+        ["what", "at most"],
+        [
+            ("files in one folder or zip", f"{limits.MAX_FILES:,}"),
+            ("slices of one patient", f"{limits.MAX_SLICES:,}"),
+            ("rows or columns of one slice", f"{limits.MAX_SIDE:,} pixels"),
+            ("slices x rows x columns of one patient", f"{limits.MAX_VOXELS:,} voxels"),
+            ("bytes of a zip, unpacked", f"{limits.MAX_UNZIPPED // mib:,} MiB"),
+            (
+                "unpacked to packed size of a zip",
+                f"{limits.MAX_RATIO} to 1, once it unpacks to more than {limits.RATIO_FROM // mib} MiB",
+            ),
+            ("the path of a file, in UTF-8", f"{limits.MAX_NAME:,} bytes, {limits.MAX_PART} for one part"),
+        ],
+    )
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "command_line": command_line,
+    "networks": networks,
+    "figures": figures,
+    "bounds": bounds,
+}
