@@ -121,7 +121,16 @@ def figures() -> str:
                 card.keep,
             )
         )
-    head = ["network", "mean Dice", "median", "standard deviation", "missed", "mean HD95", "threshold", "keep"]
+    head = [
+        "network",
+        "mean Dice",
+        "median",
+        "standard deviation",
+        "missed",
+        "mean HD95",
+        "threshold",
+        "keep",
+    ]
     return _table(head, rows)
 
 

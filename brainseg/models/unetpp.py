@@ -14,11 +14,11 @@ class UNetPP(Network):
     """U-Net++ (Zhou 2018/2020, arXiv:1807.10165, arXiv:1912.05074); with `gated`, Attention U-Net++ (Li 2020,
     doi 10.1109/ICIP40778.2020.9190761).
 
-    Node `x[i][j]` at level i sees every earlier node of its level, `x[i][0..j-1]`, and `x[i+1][j-1]` from below.
-    `nodes` holds `x[i][j]` under the key ``"i_j"``. Differences from the papers: transposed convolution as in
-    U-Net instead of bilinear upsampling; one head shared by the columns (each has the same width) instead of
-    one each, so that nothing of the network is left unused outside training; in the gated network each skip
-    has its own gate, driven by the node from below.
+    Node `x[i][j]` at level i sees every earlier node of its level, `x[i][0..j-1]`, and `x[i+1][j-1]` from
+    below. `nodes` holds `x[i][j]` under the key ``"i_j"``. Differences from the papers: transposed
+    convolution as in U-Net instead of bilinear upsampling; one head shared by the columns (each has the same
+    width) instead of one each, so that nothing of the network is left unused outside training; in the gated
+    network each skip has its own gate, driven by the node from below.
 
     Shape: (B, 3, H, W) float, H and W divisible by 16 -> logits (B, 1, H, W).
 
