@@ -26,7 +26,8 @@ class Drawing:
     def text(self, at: Point, words: str, size: int = 13, colour: str = TEXT, anchor: str = "middle") -> None:
         x, y = at
         self.elements.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}">{words}</text>'
+            f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}">'
+            f"{words}</text>"
         )
 
     def circle(self, at: Point, colour: str, label: str) -> None:
@@ -37,7 +38,7 @@ class Drawing:
         self.text((x, y + 4), label, 11)
 
     def arrow(self, start: Point, end: Point, bend: float = 0.0, cut: float = RADIUS + 2) -> Point:
-        """A line that ends `cut` before both points, bent upwards by `bend`; returns the place for its gate."""
+        """A line that ends `cut` before both points, bent upwards by `bend`; returns its gate's place."""
         (x0, y0), (x1, y1) = start, end
         control = ((x0 + x1) / 2, (y0 + y1) / 2 - 2 * bend)
         x0, y0 = _towards((x0, y0), control, cut)
@@ -85,11 +86,10 @@ def topology(drawing: Drawing, left: float, top: float, nested: bool) -> None:
     for i, j in decoder:
         drawing.arrow(at(i + 1, j - 1), at(i, j))
         for earlier in range(j) if nested else (0,):
-            gates.append(
-                drawing.arrow(at(i, earlier), at(i, j), bend=13.0 * (j - earlier - 1) if nested else 0)
-            )
-    for gate in gates:
-        drawing.gate(gate)
+            bend = 13.0 * (j - earlier - 1) if nested else 0.0
+            gates.append(drawing.arrow(at(i, earlier), at(i, j), bend))
+    for place in gates:
+        drawing.gate(place)
     for i in range(DEPTH + 1):
         drawing.circle(at(i, 0), ENCODER, f"{i},0" if nested else f"{i}")
     for i, j in decoder:

@@ -1,12 +1,12 @@
 """What the pages of the site state of the program is taken from the program when the site is built.
 
-A hook of MkDocs: a line ``<!-- generated: NAME -->`` of a page becomes the text that ``GENERATED[NAME]`` makes.
+A hook of MkDocs: a line ``<!-- generated: NAME -->`` of a page becomes what ``GENERATED[NAME]`` gives.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ def _words(one: Any) -> str:
     """An argument or option as it is typed. The value is named as the option is: Typer's own words for types
     change with its version."""
     if one.param_type_name == "argument":
-        return (one.metavar or one.name).upper() + ("..." if one.nargs == -1 else "")
-    name = max(one.opts, key=len)
+        return f"{one.metavar or one.name}".upper() + ("..." if one.nargs == -1 else "")
+    name: str = max(one.opts, key=len)
     return name if one.is_flag else f"{name} {one.metavar or name.strip('-').replace('-', '_').upper()}"
 
 
@@ -88,7 +88,7 @@ def _row(one: Any) -> tuple[str, str, str]:
     return f"{''.join(short)}`{_words(one)}`", _help(one), default
 
 
-def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

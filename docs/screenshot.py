@@ -1,4 +1,4 @@
-"""Makes the site's pictures: the synthetic sample in a running page, docs/screenshot.png and docs/screenshots/.
+"""Makes docs/screenshot.png and docs/screenshots/: the synthetic sample in a running page.
 
     .venv/bin/python docs/screenshot.py
 
@@ -55,7 +55,7 @@ def served() -> Iterator[str]:
 
 
 def save(png: bytes, path: Path) -> None:
-    """Store a picture in 256 colours, a third of its size: 128 greys for the anatomy, 128 for what is marked."""
+    """Store a picture in 256 colours, 128 of them greys for the anatomy: a third of its size."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     # Each colour counts once: counted by pixels, the greys would leave few to the others.
     colours = np.unique(np.asarray(picture).reshape(-1, 3), axis=0)
