@@ -14,8 +14,10 @@ import typer
 
 from brainseg.checkpoint import bundled
 from brainseg.cli.program import app
+from brainseg.evaluation.patient import MISSING
 from brainseg.io import limits
 from brainseg.models import ARCHITECTURES, build
+from brainseg.training.config import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -134,6 +136,49 @@ def figures() -> str:
     return _table(head, rows)
 
 
+def behaviour() -> str:
+    """What the cards state beside Dice: missed lesions, healthy slices, missing sequences."""
+    rows = []
+    for card in bundled().values():
+        m = card.metrics
+        healthy, lacking = m["healthy_slices"], m["missing_sequences"]
+        rows.append(
+            (
+                ARCHITECTURES[card.spec.architecture].title,
+                f"{m['missed']} of {m['cases']}",
+                f"{healthy['with_false_positives']} of {healthy['slices']}",
+                f"{m['dice_mean']:.3f}",
+                *(f"{lacking[key]['dice_mean']:.3f} ({lacking[key]['missed']})" for key in MISSING),
+            )
+        )
+    head = [
+        "network",
+        "lesions missed",
+        "healthy slices marked",
+        "mean Dice",
+        *(f"without {k}" for k in MISSING),
+    ]
+    return _table(head, rows)
+
+
+def patients() -> str:
+    """How many patients trained and validated the bundled weights."""
+    counts = {(len(card.training_patients), len(card.validation_patients)) for card in bundled().values()}
+    (training, validation) = counts.pop() if len(counts) == 1 else ("other numbers of", "other numbers of")
+    return f"The released weights were trained on {training} patients and validated on {validation}."
+
+
+def starts() -> str:
+    """What each recipe of a released weight starts from, and its stages."""
+    rows = []
+    for name, row in ARCHITECTURES.items():
+        recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
+        stages = ", ".join(f"{stage.epochs} at {stage.size}" for stage in recipe.stages)
+        start = f"`{recipe.init}`" if recipe.init else "random"
+        rows.append((row.title, f"`recipes/{name}.toml`", start, stages, f"{recipe.optim.lr:g}"))
+    return _table(["network", "recipe", "starts from", "epochs at pixels", "peak learning rate"], rows)
+
+
 def bounds() -> str:
     """How much the readers take."""
     mib = 2**20
@@ -158,5 +203,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "command_line": command_line,
     "networks": networks,
     "figures": figures,
+    "behaviour": behaviour,
+    "patients": patients,
+    "starts": starts,
     "bounds": bounds,
 }
