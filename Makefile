@@ -30,10 +30,6 @@ format: $(VENV)/test.stamp node_modules/.package-lock.json
 	$(BIN)/ruff check --fix .
 	npx eslint --fix .
 
-# The site, in site/: index.html opens without a server. The variable leaves out the theme's notice of its successor.
-docs: $(VENV)/test.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-
 # After changing a range or trying newer versions: states what .venv holds. Builds of torch for one kind of
 # machine (+cpu, +cu130) are the same version.
 lock: $(VENV)/test.stamp
@@ -75,6 +71,10 @@ browser:
 	         $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq \
 	           --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
 	       else echo "error: the browser tests need Chromium or Chrome; install one and try again"; exit 2; fi; }
+
+# The site, in site/: index.html opens without a server. The variable leaves out the theme's notice of its successor.
+docs: $(VENV)/test.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache artifacts site
