@@ -12,7 +12,7 @@ const FORMS = [
 ];
 
 export default [
-  { ignores: ["**/.*", "runs", "build", "dist", "artifacts"] },
+  { ignores: ["**/.*", "runs", "build", "dist", "artifacts", "site", "docs/javascripts"] },
   js.configs.recommended,
   {
     linterOptions: { reportUnusedDisableDirectives: "error" },

@@ -60,8 +60,8 @@ def segment(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Returns:
-        The finding: ``mask`` is (S, H, W) bool on the slices' own grid, ``prediction.probability`` (S, H, W)
-        float32 in 0..1 what it was cut from.
+        The finding, whose ``mask`` is (S, H, W) bool on the slices' own grid, and whose
+        ``prediction.probability``, (S, H, W) float32 in 0..1, is what it was cut from.
 
     Raises:
         InputError: if the files cannot be read as one patient.

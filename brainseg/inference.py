@@ -96,7 +96,15 @@ def probabilities(
 
 
 class Predictor:
-    """One network on one device, ready for studies."""
+    """One network on one device, ready for studies.
+
+    Args:
+        model: from `brainseg.load`; its network is moved to the device.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...; see `choose_device`.
+
+    Raises:
+        WeightsError: if the device is not there.
+    """
 
     def __init__(self, model: LoadedModel, device: str = "auto") -> None:
         self.model = model

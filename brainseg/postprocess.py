@@ -28,7 +28,12 @@ class Finding:
 
 
 def find(prediction: Prediction, threshold: float | None = None, keep: Keep | None = None) -> Finding:
-    """The mask of a prediction; `threshold` and `keep` are those stored with the weights unless given.
+    """The mask of a prediction, at the operating point stored with the weights unless another is given.
+
+    Args:
+        prediction: from `Predictor.predict`.
+        threshold: 0..1; a voxel is tumour at or above it.
+        keep: ``"all"``, or ``"largest"`` for the largest connected component alone.
 
     Raises:
         ValueError: as `cut`.

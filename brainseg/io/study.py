@@ -49,6 +49,15 @@ def read_study(
 ) -> Study:
     """Read one patient from a folder, a zip or files on disk; see `read_case`.
 
+    Args:
+        source: a patient folder, a zip, or a list of files.
+        case_id: which patient, where there are several.
+        spacing_mm: mm between slices, rows and columns, if the user knows it.
+        channels: the order in which the files' channels come, if it is not pre, flair, post.
+
+    Returns:
+        The study, whose ``notes`` say what was assumed while reading.
+
     Raises:
         InputError: as `collect`, `find_cases` and `read_case`; also if several patients are there and
             `case_id` names none of them.

@@ -124,6 +124,8 @@ def summarise(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
         metrics: by patient, each from `compare` over the whole volume.
 
     Returns:
+        Figures by name.
+
         - ``cases``: patients given;
         - ``dice_mean``, ``dice_median``, ``dice_std`` (population standard deviation): over the
           ``dice_count`` patients with a Dice, None when there are none;

@@ -14,11 +14,11 @@ class UNetPP(Network):
     """U-Net++ (Zhou 2018/2020, arXiv:1807.10165, arXiv:1912.05074); with `gated`, Attention U-Net++ (Li 2020,
     doi 10.1109/ICIP40778.2020.9190761).
 
-    Node x[i][j] at level i sees every earlier node of its level, x[i][0..j-1], and x[i+1][j-1] from below.
-    `nodes` holds x[i][j] under the key ``"i_j"``. Differences from the papers: transposed convolution as in
-    U-Net instead of bilinear upsampling; one head shared by the columns (each has the same width) instead of
-    one each, so that nothing of the network is left unused outside training; in the gated network each skip
-    has its own gate, driven by the node from below.
+    Node `x[i][j]` at level i sees every earlier node of its level, `x[i][0..j-1]`, and `x[i+1][j-1]` from
+    below. `nodes` holds `x[i][j]` under the key ``"i_j"``. Differences from the papers: transposed
+    convolution as in U-Net instead of bilinear upsampling; one head shared by the columns (each has the same
+    width) instead of one each, so that nothing of the network is left unused outside training; in the gated
+    network each skip has its own gate, driven by the node from below.
 
     Shape: (B, 3, H, W) float, H and W divisible by 16 -> logits (B, 1, H, W).
 
@@ -48,7 +48,7 @@ class UNetPP(Network):
         initialise(self, self.head)
 
     def _finest(self, x: Tensor) -> list[Tensor]:
-        """The finest row x[0][1..4], each (B, width, H, W)."""
+        """The finest row `x[0][1..4]`, each (B, width, H, W)."""
         check_input(x)
         rows = [[feature] for feature in self.encoder(x)]
         for j in range(1, DEPTH + 1):
@@ -61,7 +61,7 @@ class UNetPP(Network):
         return logits
 
     def deep_logits(self, x: Tensor) -> list[Tensor]:
-        """Logits of every column x[0][1..4], shallowest first, each (B, 1, H, W); for training only.
+        """Logits of every column `x[0][1..4]`, shallowest first, each (B, 1, H, W); for training only.
 
         The last is what `forward` returns.
         """

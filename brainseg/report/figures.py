@@ -26,6 +26,8 @@ def report(study: Study, readings: Sequence[Reading]) -> dict[str, Any]:
     Figures that are not computable are None, with their reasons by name under ``not_computable``.
 
     Returns:
+        Facts and figures by name.
+
         - ``research_use``, ``brainseg_version``, ``time_utc`` (ISO 8601);
         - ``case_id``, ``source`` (``format``, ``sha256``, ``files`` with ``name``, ``role``, ``note``),
           ``notes``, ``orientation``, ``spacing_mm`` (slices, rows, columns) or None, ``shape`` (S, H, W),
