@@ -74,7 +74,7 @@ browser:
 	       else echo "error: the browser tests need Chromium or Chrome; install one and try again"; exit 2; fi; }
 
 # The site, in site/: index.html opens without a server. The variable leaves out the theme's notice of its successor.
-docs: $(VENV)/test.stamp
+docs: $(VENV)/test.stamp node_modules/.package-lock.json
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:

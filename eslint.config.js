@@ -12,7 +12,7 @@ const FORMS = [
 ];
 
 export default [
-  { ignores: ["**/.*", "runs", "build", "dist", "artifacts", "site", "docs/javascripts"] },
+  { ignores: ["**/.*", "runs", "build", "dist", "artifacts", "site"] },
   js.configs.recommended,
   {
     linterOptions: { reportUnusedDisableDirectives: "error" },

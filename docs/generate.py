@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
 
 from brainseg.checkpoint import bundled
 from brainseg.cli.program import app
@@ -21,6 +24,17 @@ from brainseg.training.config import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+
+
+_WORKER = ROOT / "node_modules" / "iframe-worker" / "shim" / "index.js"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what lets the search run when the site is opened from a folder, where browsers start no worker."""
+    if not _WORKER.is_file():
+        raise PluginError("node_modules lacks iframe-worker; call `make docs`, which installs it")
+    files.append(File.generated(config, "javascripts/iframe-worker.js", abs_src_path=str(_WORKER)))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
