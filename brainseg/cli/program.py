@@ -10,6 +10,7 @@ import typer
 from brainseg import __version__
 from brainseg.cli.data import data_app
 from brainseg.cli.evaluate import evaluate
+from brainseg.cli.hub import hub_app
 from brainseg.cli.models import models
 from brainseg.cli.predict import predict
 from brainseg.cli.serve import serve_page
@@ -25,6 +26,7 @@ for command in (predict, evaluate, train, models):
     app.command()(command)
 app.command("app")(serve_page)
 app.add_typer(data_app, name="data")
+app.add_typer(hub_app, name="hub")
 
 # typer carries a click of its own or depends on one, by version; this is the base of its usage errors.
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])
