@@ -69,10 +69,6 @@ class Fault:
         """What happens before the connection is closed."""
 
 
-import pytest
-from huggingface_hub import constants
-
-
 @dataclass
 class FakeHub:
     """What it holds, who may write, and what was asked of it.
@@ -429,13 +425,6 @@ def connected(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[FakeHub]:
         for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
             monkeypatch.delenv(variable, raising=False)
         yield hub
-
-
-def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does before the client is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextmanager
