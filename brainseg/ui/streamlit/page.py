@@ -410,7 +410,7 @@ def _figures(study: Study, readings: Sequence[Reading]) -> None:
         pairs = state.agreement_lines(readings)
         st.markdown("#### Do the models agree?\nDice of each pair with each other.")
         components.pair_table([state.title_of(r.prediction.architecture) for r in readings], pairs)
-        st.caption(votes_sentence([r.finding.mask for r in readings]))
+        st.caption(votes_sentence([r.finding.mask for r in readings], study.spacing_mm))
     st.markdown("#### Area in each slice\nClick a point to go to its slice.")
     st.plotly_chart(
         area_chart(study, readings),
