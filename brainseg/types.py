@@ -199,7 +199,7 @@ Figure = float | Undefined
 class Metrics:
     """Agreement of one mask with a reference over one volume or one slice.
 
-    `hd95` is in mm when the spacing is known, in voxels otherwise (`hd95_unit`).
+    `hd95` and `assd` are in mm when the spacing is known, in voxels otherwise (`hd95_unit`).
     """
 
     dice: Figure
@@ -207,6 +207,7 @@ class Metrics:
     sensitivity: Figure
     precision: Figure
     hd95: Figure
+    assd: Figure
     hd95_unit: Literal["mm", "voxels"]
     tumour_voxels: int
     reference_voxels: int

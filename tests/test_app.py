@@ -165,9 +165,10 @@ def texts(at: AppTest) -> str:
     return "\n".join(str(e.value) for kind in (at.markdown, at.caption, at.title, at.error) for e in kind)
 
 
-def rows(at: AppTest) -> int:
+def columns(at: AppTest) -> int:
     """Models in the table of figures."""
-    return next((part.count("<tr>") - 1 for part in html(at).split("<table") if "Tumour voxels" in part), 0)
+    tables = [part for part in html(at).split("<table") if "Tumour voxels" in part]
+    return tables[0].count('class="swatch"') if tables else 0
 
 
 def test_first_page_says_what_to_do_and_what_it_is_not(page: AppTest) -> None:
@@ -188,7 +189,7 @@ def test_sample_to_figures_of_four_models(page: AppTest, networks: Networks) -> 
     assert page.button(key="run").label == "Run 4 models"
     run_models(page)
     assert networks.calls == list(ARCHITECTURES)
-    assert rows(page) == 4
+    assert columns(page) == 4
     assert page.button(key="run").disabled
     for architecture in ARCHITECTURES.values():
         assert architecture.title in html(page)
@@ -210,9 +211,9 @@ def test_a_model_taken_away_and_back_is_not_run_again(page: AppTest, networks: N
     upload(page, patient())
     run_models(page)
     page.checkbox(key="use-unet").uncheck().run()
-    assert rows(page) == 3
+    assert columns(page) == 3
     page.checkbox(key="use-unet").check().run()
-    assert rows(page) == 4
+    assert columns(page) == 4
     assert len(networks.calls) == 4
 
 
@@ -220,11 +221,11 @@ def test_flips_are_a_result_of_their_own(page: AppTest, networks: Networks) -> N
     upload(page, patient())
     run_models(page)
     page.toggle(key="tta").set_value(True).run()
-    assert rows(page) == 0
+    assert columns(page) == 0
     run_models(page)
     assert len(networks.calls) == 8
     page.toggle(key="tta").set_value(False).run()
-    assert rows(page) == 4
+    assert columns(page) == 4
 
 
 def test_threshold_and_largest_region_are_kept_while_a_model_is_away(page: AppTest) -> None:
@@ -254,10 +255,10 @@ def test_the_same_slices_under_another_name_are_another_case(page: AppTest, netw
     assert "(seen in training)" in html(page)
     upload(page, under("KEPT_01"))
     assert (study(page).case_id, study(page).source.sha256) == ("KEPT_01", first.source.sha256)
-    assert rows(page) == 0
+    assert columns(page) == 0
     run_models(page)
     assert len(networks.calls) == 8
-    assert rows(page) == 4
+    assert columns(page) == 4
     assert "(seen in training)" not in html(page)
 
 
@@ -268,7 +269,7 @@ def test_results_and_thresholds_come_back_with_their_patient(page: AppTest, netw
     before = html(page)
     upload(page, patient("OTHER_2"))
     assert titles(page) == [components.plain("PAT_01"), components.plain("OTHER_2")]
-    assert rows(page) == 0
+    assert columns(page) == 0
     page.button(key="show-1").click().run()
     assert html(page) == before
     assert page.slider[0].value == 0.9
@@ -280,7 +281,7 @@ def test_broken_weights_show_a_sentence_and_keep_the_others(page: AppTest, netwo
     upload(page, patient())
     run_models(page)
     assert errors(page, "U-Net++: weights/unetpp is damaged; get the folder again")
-    assert rows(page) == 3
+    assert columns(page) == 3
 
 
 def test_an_unexpected_failure_shows_and_logs_no_patient(
@@ -309,7 +310,7 @@ def test_stop_keeps_the_page_usable(page: AppTest, networks: Networks) -> None:
     assert page.button(key="run").label == "Run 4 models"
     networks.hold.set()
     run_models(page)
-    assert rows(page) == 4
+    assert columns(page) == 4
 
 
 def test_opening_another_patient_lets_the_networks_go_on(page: AppTest, networks: Networks) -> None:
@@ -322,9 +323,9 @@ def test_opening_another_patient_lets_the_networks_go_on(page: AppTest, networks
     assert components.plain("PAT_01: U-Net (1 of 4)") in page.get("progress")[0].proto.text
     networks.hold.set()
     run_models(page)
-    assert rows(page) == 4
+    assert columns(page) == 4
     page.button(key="show-1").click().run()
-    assert rows(page) == 4
+    assert columns(page) == 4
     assert len(networks.calls) == 8
 
 
@@ -396,10 +397,10 @@ def test_another_channel_order_is_read_anew_and_its_results_are_its_own(
     second = study(page)
     np.testing.assert_array_equal(second.slices[..., 1], first.slices[..., 0])
     assert second.source.sha256 != first.source.sha256
-    assert rows(page) == 0
+    assert columns(page) == 0
     assert "flair, pre, post" in texts(page).replace("\\", "")
     page.selectbox(key="channels-1").set_value(None).run()
-    assert rows(page) == 4
+    assert columns(page) == 4
     assert len(networks.calls) == 4
 
 
@@ -454,8 +455,8 @@ def test_a_bad_patient_among_good_ones_leaves_its_sentence_and_a_good_one_is_sho
 def test_no_reference_no_dice(page: AppTest) -> None:
     upload(page, patient(masks=False))
     run_models(page)
-    assert rows(page) == 4
-    assert '<th scope="col">Dice</th>' not in html(page)
+    assert columns(page) == 4
+    assert '<th scope="row">Dice</th>' not in html(page)
     assert "need a reference mask" in texts(page)
 
 
@@ -580,7 +581,7 @@ def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
     assert errors(at, f"U-Net: {path} is not a brainseg weights card; get the weights folder again")
     assert at.button(key="run").label == "Run 3 models"
     run_models(at)
-    assert rows(at) == 3
+    assert columns(at) == 3
     assert networks.calls == [name for name in ARCHITECTURES if name != "unet"]
     assert not at.exception
 

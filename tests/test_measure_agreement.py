@@ -30,6 +30,8 @@ def test_votes_in_words() -> None:
     a[0, 0], b[0, 0, 0] = True, True
     assert votes_sentence([a, b]) == "Of the 2 voxels that any model marks, both mark 50%."
     assert votes_sentence([a, a, b]) == "Of the 2 voxels that any model marks, all 3 mark 50%."
+    in_ml = votes_sentence([a, b], (6.0, 20.0, 10.0))
+    assert in_ml == "Of the 2.4 ml that any model marks, both mark 50%."
 
 
 def test_pairs_hold_dice_of_each_two() -> None:

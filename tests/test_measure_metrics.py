@@ -31,7 +31,12 @@ with warnings.catch_warnings():
     # MONAI and what it imports deprecate parts of themselves.
     warnings.simplefilter("ignore")
     import torch
-    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_dice,
+        compute_hausdorff_distance,
+        compute_iou,
+    )
 
 SPACINGS: list[Spacing | None] = [None, (1.0, 1.0, 1.0), (5.0, 0.9, 0.7)]
 
@@ -50,8 +55,10 @@ def monai(function: object, mask: BoolArray, reference: BoolArray, **options: ob
         return float(function(a, b, include_background=True, **options))  # type: ignore[operator]
 
 
-def hd95_by_distance_transform(mask: BoolArray, reference: BoolArray, spacing: Spacing | None) -> float:
-    """The definition by SciPy's distance transform, on an uncropped, padded grid."""
+def distances_by_transform(
+    mask: BoolArray, reference: BoolArray, spacing: Spacing | None
+) -> tuple[float, float]:
+    """HD95 and ASSD, their definitions by SciPy's distance transform, on an uncropped, padded grid."""
     sampling = None if spacing is None else spacing[-mask.ndim :]
     edges = []
     for x in (mask, reference):
@@ -60,7 +67,8 @@ def hd95_by_distance_transform(mask: BoolArray, reference: BoolArray, spacing: S
     a, b = edges
     to_b = ndimage.distance_transform_edt(~b, sampling=sampling)[a]
     to_a = ndimage.distance_transform_edt(~a, sampling=sampling)[b]
-    return float(max(np.quantile(to_b, 0.95), np.quantile(to_a, 0.95)))
+    hd95 = max(np.quantile(to_b, 0.95), np.quantile(to_a, 0.95))
+    return float(hd95), float((to_a.sum() + to_b.sum()) / (to_a.size + to_b.size))
 
 
 def check_all(mask: BoolArray, reference: BoolArray, spacing: Spacing | None) -> None:
@@ -75,7 +83,11 @@ def check_all(mask: BoolArray, reference: BoolArray, spacing: Spacing | None) ->
     sampling = None if spacing is None else list(spacing[-mask.ndim :])
     theirs = monai(compute_hausdorff_distance, mask, reference, percentile=95, spacing=sampling)
     assert ours.hd95 == pytest.approx(theirs, rel=1e-5)
-    assert ours.hd95 == pytest.approx(hd95_by_distance_transform(mask, reference, spacing), rel=1e-12)
+    theirs = monai(compute_average_surface_distance, mask, reference, symmetric=True, spacing=sampling)
+    assert ours.assd == pytest.approx(theirs, rel=1e-5)
+    assert (ours.hd95, ours.assd) == pytest.approx(
+        distances_by_transform(mask, reference, spacing), rel=1e-12
+    )
     assert ours.hd95_unit == ("voxels" if spacing is None else "mm")
     assert (ours.tumour_voxels, ours.reference_voxels) == (mask.sum(), reference.sum())
 
@@ -136,18 +148,23 @@ def test_any_pair_is_bounded_and_symmetric(data: st.DataObject) -> None:
     there, back = compare(mask, reference, None), compare(reference, mask, None)
     assert there.dice == back.dice
     assert there.iou == back.iou
-    assert figure_to_json(there.hd95) == pytest.approx(figure_to_json(back.hd95))
+    for name in ("hd95", "assd"):
+        one, other = (figure_to_json(getattr(m, name)) for m in (there, back))
+        assert one == pytest.approx(other)
     for name in ("dice", "iou", "sensitivity", "precision"):
         value = figure_to_json(getattr(there, name))
         assert value is None or 0 <= value <= 1
     if mask.any() and reference.any():
-        assert there.hd95 == pytest.approx(hd95_by_distance_transform(mask, reference, None), rel=1e-12)
+        assert (there.hd95, there.assd) == pytest.approx(
+            distances_by_transform(mask, reference, None), rel=1e-12
+        )
 
 
-def test_hd95_counts_mm_between_slices() -> None:
+def test_distances_count_mm_between_slices() -> None:
     a, b = box((5, 4, 4), (0, 1), (1, 2), (1, 2)), box((5, 4, 4), (3, 4), (1, 2), (1, 2))
-    assert compare(a, b, (5.0, 1.0, 1.0)).hd95 == 15.0
-    assert compare(a, b, None).hd95 == 3.0
+    far, near = compare(a, b, (5.0, 1.0, 1.0)), compare(a, b, None)
+    assert (far.hd95, far.assd) == (15.0, 15.0)
+    assert (near.hd95, near.assd) == (3.0, 3.0)
 
 
 EMPTY, LESION = np.zeros((3, 6, 6), dtype=bool), box((3, 6, 6), (1, 2), (2, 4), (2, 4))
@@ -164,14 +181,14 @@ def test_missed_lesion_is_dice_zero_without_hd95() -> None:
     found = compare(EMPTY, LESION, None)
     assert (found.dice, found.iou, found.sensitivity) == (0.0, 0.0, 0.0)
     assert found.precision == Undefined("the mask is empty")
-    assert found.hd95 == Undefined("the mask is empty")
+    assert found.hd95 == found.assd == Undefined("the mask is empty")
 
 
 def test_mask_without_a_lesion_is_dice_zero_without_sensitivity() -> None:
     found = compare(LESION, EMPTY, (1.0, 1.0, 1.0))
     assert (found.dice, found.iou, found.precision) == (0.0, 0.0, 0.0)
     assert found.sensitivity == Undefined("the reference is empty")
-    assert found.hd95 == Undefined("the reference is empty")
+    assert found.hd95 == found.assd == Undefined("the reference is empty")
     assert found.hd95_unit == "mm"
 
 
@@ -236,7 +253,7 @@ def test_worst_slice_has_the_lowest_dice_of_compare_slices(seed: int) -> None:
 
 
 def patient(dice: float, hd95: float, unit: Literal["mm", "voxels"] = "voxels") -> Metrics:
-    return Metrics(dice, dice, dice, dice, hd95, unit, 1, 1)
+    return Metrics(dice, dice, dice, dice, hd95, hd95 / 2, unit, 1, 1)
 
 
 def test_summary() -> None:
@@ -310,7 +327,9 @@ def test_figures_as_text_and_json() -> None:
         "precision": None,
         "hd95": None,
         "hd95_unit": "voxels",
+        "assd": None,
+        "assd_unit": "voxels",
         "tumour_voxels": 0,
         "reference_voxels": 4,
-        "not_computable": {"precision": "the mask is empty", "hd95": "the mask is empty"},
+        "not_computable": dict.fromkeys(("precision", "hd95", "assd"), "the mask is empty"),
     }

@@ -13,10 +13,12 @@ from brainseg.measure import (
     FIGURES,
     NO_REFERENCE,
     SEEN,
+    Diameters,
     Measurement,
     Reading,
     compare,
     compare_slices,
+    diameters,
     figures_to_json,
     measure,
     table,
@@ -62,7 +64,15 @@ def test_figures_are_those_of_metrics_and_size(spacing: Spacing | None) -> None:
     for one, metrics in zip(reading.slices, within, strict=True):
         assert {f.key: f.value for f in one[1:]} == {key: getattr(metrics, key) for key in FIGURES}
     assert figures["tumour_voxels"].value == MASK.sum() == sum(reading.areas)
-    assert figures["hd95"].unit == whole.hd95_unit
+    assert figures["hd95"].unit == figures["assd"].unit == whole.hd95_unit
+    across = diameters(MASK, spacing)
+    assert isinstance(across, Diameters)
+    assert reading.diameters == across
+    assert figures["longest_diameter"].value == across.longest.length
+    assert figures["perpendicular_diameter"].value == across.perpendicular.length
+    assert figures["diameter_product"].value == across.product
+    assert figures["longest_diameter"].unit == ("pixels" if spacing is None else "mm")
+    assert figures["diameter_product"].unit == ("pixels²" if spacing is None else "mm²")
     assert (reading.largest, figures["largest_slice"].value) == (2, 5)
     assert figures["largest_area"].text == ("37" if spacing is None else "74")
     assert [one[0].value for one in reading.slices] == [
@@ -75,11 +85,23 @@ def test_figures_are_those_of_metrics_and_size(spacing: Spacing | None) -> None:
 
 def test_without_spacing_and_reference_there_is_no_column_for_them() -> None:
     head, rows = table([read(replace(STUDY, reference=None))])
-    assert head == ["Tumour voxels", "Largest slice", "Largest area (pixels)", "Threshold", "Seconds"]
-    assert rows == [["73", "5 (place 3 of 4)", "37", "0.50", "1.2"]]
+    assert dict(zip(head, rows[0], strict=True)) == {
+        "Tumour voxels": "73",
+        "Largest slice": "5 (place 3 of 4)",
+        "Largest area (pixels)": "37",
+        "Longest diameter (pixels)": "7.8 (largest of 2)",
+        "Perpendicular diameter (pixels)": "7.8",
+        "Diameter product (pixels²)": "61",
+        "Threshold": "0.50",
+        "Seconds": "1.2",
+    }
     known = replace(STUDY, spacing_mm=(5.0, 1.0, 2.0))
     head, rows = table([read(known), read(known, TRUTH)])
-    assert {"Volume (ml)", "Largest area (mm²)", "Dice", "HD95 (mm)"} <= set(head)
+    assert {"Volume (ml)", "Largest area (mm²)", "Longest diameter (mm)", "Diameter product (mm²)"} <= set(
+        head
+    )
+    assert {"Dice", "HD95 (mm)", "ASSD (mm)"} <= set(head)
+    assert not [heading for heading in head if "pixels" in heading or "(voxels" in heading]
     assert [len(row) for row in rows] == [len(head)] * 2
     assert table([]) == ([], [])
 
@@ -88,11 +110,23 @@ def test_a_missed_lesion_keeps_its_columns_and_says_why() -> None:
     head, rows = table([read(mask=np.zeros(SHAPE, dtype=bool))])
     row = dict(zip(head, rows[0], strict=True))
     assert row["Dice"] == "0.000"
-    assert row["HD95 (voxels)"] == row["Largest slice"] == "not computable: the mask is empty"
+    empty = "not computable: the mask is empty"
+    assert row["HD95 (voxels)"] == row["ASSD (voxels)"] == row["Largest slice"] == empty
+    assert row["Longest diameter (pixels)"] == row["Perpendicular diameter (pixels)"] == empty
+    assert row["Diameter product (pixels²)"] == empty
 
 
 def test_slices_counted_from_one_have_no_second_number() -> None:
     assert by_key(read(replace(STUDY, slice_numbers=(1, 2, 3, 4))).figures)["largest_slice"].text == "3"
+
+
+def test_diameters_of_several_lesions_are_those_of_the_largest() -> None:
+    several = by_key(read().figures)["longest_diameter"]
+    assert several.remark == "largest of 2"
+    alone = MASK.copy()
+    alone[2, 0, 0] = False
+    one = by_key(read(mask=alone).figures)["longest_diameter"]
+    assert (one.value, one.remark) == (several.value, "")
 
 
 def test_dice_alone_bears_the_mark_of_training() -> None:
@@ -107,6 +141,10 @@ def test_json_holds_values_units_and_reasons() -> None:
     assert row["dice"] == 0.0
     assert row["hd95"] is None
     assert row["hd95_unit"] == "voxels"
+    assert row["assd_unit"] == "voxels"
+    assert row["longest_diameter_unit"] == "pixels"
+    assert row["diameter_product_unit"] == "pixels²"
+    assert row["not_computable"]["diameter_product"] == "the mask is empty"
     assert "volume_ml_unit" not in row
     assert row["not_computable"]["hd95"] == "the mask is empty"
     assert row["not_computable"]["volume_ml"] == "the spacing is unknown"

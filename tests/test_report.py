@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +78,7 @@ def test_report_agrees_with_compare() -> None:
         model = found["models"][f.prediction.model]
         whole = compare(f.mask, s.reference, s.spacing_mm)
         assert {k: model[k] for k in FIGURES} == {k: getattr(whole, k) for k in FIGURES}
-        assert model["hd95_unit"] == "mm"
+        assert model["hd95_unit"] == model["assd_unit"] == "mm"
         assert model["tumour_voxels"] == f.mask.sum()
         assert model["volume_ml"] == pytest.approx(f.mask.sum() * 1.25 / 1000)
         assert model["area_per_slice"] == [0, 180, 180, 180]
@@ -88,6 +89,27 @@ def test_report_agrees_with_compare() -> None:
         assert model["slices"][0]["not_computable"]["dice"] == "both masks are empty"
         assert (model["largest_slice"], model["worst_slice"]) == (4, 10)
         assert model["not_computable"] == {}
+
+
+def test_report_holds_diameters_and_where_they_lie() -> None:
+    s = study(spacing_mm=(5.0, 0.5, 0.5))
+    found = report(s, read(s, [finding()]))["models"]["unet"]
+    # From the left edge of 12 rows and 15 columns to the right one.
+    assert found["longest_diameter"] == pytest.approx(0.5 * math.hypot(15, 11))
+    assert found["diameter_product"] == pytest.approx(
+        found["longest_diameter"] * found["perpendicular_diameter"]
+    )
+    assert (found["longest_diameter_unit"], found["diameter_product_unit"]) == ("mm", "mm²")
+    where = found["diameters"]
+    assert (where["slice"], where["lesions"]) == (4, 1)
+    assert {row for row, _ in where["longest"]} == {8, 19}
+    assert {column for _, column in where["longest"]} == {9.5, 24.5}
+    [start, end] = where["perpendicular"]
+    assert math.dist(start, end) == pytest.approx(found["perpendicular_diameter"] / 0.5)
+    row = table(report(s, read(s, [finding()])))[0]
+    assert float(row["longest_diameter"]) == found["longest_diameter"]
+    assert (row["longest_diameter_unit"], row["diameter_product_unit"]) == ("mm", "mm²")
+    assert row["assd_unit"] == "mm"
 
 
 def test_report_states_its_provenance() -> None:
@@ -114,14 +136,15 @@ def test_unknown_spacing_gives_voxels_and_no_volume() -> None:
     assert model["volume_ml"] is None
     assert model["not_computable"] == {"volume_ml": "the spacing is unknown"}
     assert model["tumour_voxels"] == 540
-    assert model["hd95_unit"] == "voxels"
+    assert model["hd95_unit"] == model["assd_unit"] == "voxels"
+    assert (model["longest_diameter_unit"], model["diameter_product_unit"]) == ("pixels", "pixels²")
 
 
 def test_without_a_reference() -> None:
     found = report(study(reference=False), read(study(reference=False), [finding()]))
     model = found["models"]["unet"]
     assert found["reference_voxels"] is None
-    assert [model[name] for name in FIGURES] == [None] * 5
+    assert [model[name] for name in FIGURES] == [None] * 6
     assert {model["not_computable"][name] for name in FIGURES} == {"no reference mask was given"}
     assert model["worst_slice"] is None
     assert model["slices"][1]["tumour_voxels"] == model["slices"][1]["area"] == 180

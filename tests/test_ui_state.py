@@ -89,6 +89,7 @@ def test_table_without_spacing_invents_no_millilitres() -> None:
     assert row["Largest area (pixels)"] == "36"
     assert row["Dice"] == "0.667"
     assert "HD95 (voxels)" in row
+    assert row["Longest diameter (pixels)"] == "7.8"
     assert not any("ml" in title or "mm" in title for title in head)
 
 
@@ -99,6 +100,7 @@ def test_table_with_spacing_has_millilitres_and_millimetres() -> None:
     assert row["Volume (ml)"] == "0.7"
     assert row["Largest area (mm²)"] == "72"
     assert "HD95 (mm)" in row
+    assert row["Longest diameter (mm)"] == "13.0"
 
 
 def test_a_patient_seen_in_training_is_marked_beside_its_dice() -> None:
@@ -158,6 +160,7 @@ def test_view_message_carries_masks_figures_and_colours() -> None:
         "Sensitivity",
         "Precision",
         "HD95 (pixels)",
+        "ASSD (pixels)",
     ]
     assert first["rows"][1][:2] == ["36", "0.667"]
     assert first["rows"][0][1] == {"none": "not computable: both masks are empty"}

@@ -11,9 +11,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from brainseg.checkpoint import write_card
 from brainseg.datasets.lgg import SLUG
 from brainseg.files import atomic_write
-from brainseg.measure import FIGURES
 from brainseg.models import ARCHITECTURES
 from brainseg.types import RESEARCH_USE, InputError, Undefined, WeightsCard
+
+_COLUMNS = ("dice", "iou", "sensitivity", "precision", "hd95")
+"""Figures of each patient on a card; those evaluated before others were added have no more."""
 
 
 def state_on_card(folder: Path, card: WeightsCard, result: dict[str, Any]) -> None:
@@ -50,7 +52,7 @@ def model_card(card: WeightsCard) -> str:
         else f"{figures['hd95_mean']:.1f} {figures['hd95_unit']}"
     )
     rows = "\n".join(
-        f"| {patient} | " + " | ".join(_cell(row, key) for key in FIGURES) + " |"
+        f"| {patient} | " + " | ".join(_cell(row, key) for key in _COLUMNS) + " |"
         for patient, row in figures["patients"].items()
     )
     start = "from a random start"

@@ -14,6 +14,7 @@ from brainseg.measure.metrics import (
     summarise,
     worst_slice,
 )
+from brainseg.measure.rano import Diameter, Diameters, diameters
 from brainseg.measure.reading import (
     NO_REFERENCE,
     SEEN,
@@ -29,6 +30,8 @@ __all__ = [
     "FIGURES",
     "NO_REFERENCE",
     "SEEN",
+    "Diameter",
+    "Diameters",
     "Measurement",
     "Reading",
     "area",
@@ -36,6 +39,7 @@ __all__ = [
     "area_unit",
     "compare",
     "compare_slices",
+    "diameters",
     "dice",
     "figure_to_json",
     "figures_to_json",

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainseg.measure.metrics import dice, format_figure
-from brainseg.types import BoolArray
+from brainseg.measure.size import volume_ml
+from brainseg.types import BoolArray, Spacing, Undefined
 
 
 def votes(masks: Sequence[BoolArray]) -> npt.NDArray[np.uint8]:
@@ -40,14 +41,20 @@ def voxels_by_votes(masks: Sequence[BoolArray]) -> list[int]:
     return counts
 
 
-def votes_sentence(masks: Sequence[BoolArray]) -> str:
-    """How many of the voxels that any model marks all of them mark, in words; raises as `votes`."""
+def votes_sentence(masks: Sequence[BoolArray], spacing_mm: Spacing | None = None) -> str:
+    """How much of what any model marks all of them mark, in words; in ml where the spacing is known.
+
+    Raises:
+        ValueError: as `votes` and `volume_ml`.
+    """
     counts = voxels_by_votes(masks)
     either = sum(counts)
     if not either:
         return "No model marks a voxel."
     whom = "both" if len(masks) == 2 else f"all {len(masks)}"
-    return f"Of the {either:,} voxels that any model marks, {whom} mark {counts[-1] / either:.0%}."
+    volume = volume_ml(either, spacing_mm)
+    amount = f"{either:,} voxels" if isinstance(volume, Undefined) else f"{volume:,.1f} ml"
+    return f"Of the {amount} that any model marks, {whom} mark {counts[-1] / either:.0%}."
 
 
 def pairs(masks: Sequence[BoolArray]) -> dict[tuple[int, int], str]:

@@ -1,4 +1,4 @@
-"""What every measure asks of its arrays."""
+"""What every measure asks of its arrays, and where in them there is something to measure."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def check_spacing(spacing_mm: Spacing | None) -> None:
         len(spacing_mm) != 3 or not all(math.isfinite(x) and x > 0 for x in spacing_mm)
     ):
         raise ValueError(f"spacing_mm must be three positive numbers, got {spacing_mm}")
+
+
+def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
+    """Slices that cut a mask that is not empty down to its voxels."""
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        # What the axes before have cut away is not looked at again.
+        used = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(box)

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from brainseg.measure.checks import check_pair, check_spacing
+from brainseg.measure.checks import bounding_box, check_pair, check_spacing
 from brainseg.measure.size import area_per_slice
 from brainseg.types import BoolArray, Figure, Metrics, Spacing, Undefined
 
-FIGURES = ("dice", "iou", "sensitivity", "precision", "hd95")
+FIGURES = ("dice", "iou", "sensitivity", "precision", "hd95", "assd")
 """Names of the figures in a `Metrics`, in the order they are shown."""
 
 BOTH_EMPTY = Undefined("both masks are empty")
@@ -34,15 +35,17 @@ def dice(mask: BoolArray, reference: BoolArray) -> Figure:
 def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -> Metrics:
     """Agreement of one mask with a reference over a whole volume or over one slice.
 
-    HD95 is the larger of the two directed 95th percentiles (linear interpolation) of the distance from
-    each surface voxel of one mask to the nearest surface voxel of the other. A surface voxel has a face
-    neighbour outside its mask; beyond the border of the array is outside.
+    Surface distances are those from each surface voxel of one mask to the nearest surface voxel of the other,
+    both ways; a surface voxel has a face neighbour outside its mask, and beyond the border of the array is
+    outside. HD95 is the larger of the 95th percentiles (linear interpolation) of the two ways. ASSD, the
+    average symmetric surface distance, is the mean over the surface voxels of both masks together
+    (Yeghiazaryan and Voiculescu 2018, doi 10.1117/1.JMI.5.1.015006).
 
     Args:
         mask: (S, H, W) or (H, W) bool.
         reference: bool, same shape.
         spacing_mm: between slices, rows, columns, in mm; a single slice uses the last two. None when
-            unknown, which gives HD95 in voxels of unit size.
+            unknown, which gives distances in voxels of unit size.
 
     Raises:
         ValueError: if the masks are not bool, differ in shape, have neither two nor three axes, or the
@@ -54,18 +57,20 @@ def compare(mask: BoolArray, reference: BoolArray, spacing_mm: Spacing | None) -
     found = int(np.count_nonzero(mask))
     real = int(np.count_nonzero(reference))
     if not found and not real:
-        return Metrics(BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, unit, 0, 0)
+        return Metrics(BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, BOTH_EMPTY, unit, 0, 0)
     if not found:
-        return Metrics(0.0, 0.0, 0.0, MASK_EMPTY, MASK_EMPTY, unit, 0, real)
+        return Metrics(0.0, 0.0, 0.0, MASK_EMPTY, MASK_EMPTY, MASK_EMPTY, unit, 0, real)
     if not real:
-        return Metrics(0.0, 0.0, REFERENCE_EMPTY, 0.0, REFERENCE_EMPTY, unit, found, 0)
+        return Metrics(0.0, 0.0, REFERENCE_EMPTY, 0.0, REFERENCE_EMPTY, REFERENCE_EMPTY, unit, found, 0)
     common = int(np.count_nonzero(mask & reference))
+    there, back = _distances(mask, reference, None if spacing_mm is None else spacing_mm[-mask.ndim :])
     return Metrics(
         dice=dice(mask, reference),
         iou=common / (found + real - common),
         sensitivity=common / real,
         precision=common / found,
-        hd95=_hd95(mask, reference, None if spacing_mm is None else spacing_mm[-mask.ndim :]),
+        hd95=max(float(np.percentile(there, 95)), float(np.percentile(back, 95))),
+        assd=float(np.concatenate([there, back]).mean()),
         hd95_unit=unit,
         tumour_voxels=found,
         reference_voxels=real,
@@ -186,34 +191,25 @@ def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
     return {
         **{name: figure_to_json(figure) for name, figure in figures.items()},
         "hd95_unit": metrics.hd95_unit,
+        "assd_unit": metrics.hd95_unit,
         "tumour_voxels": metrics.tumour_voxels,
         "reference_voxels": metrics.reference_voxels,
         "not_computable": {name: f.reason for name, f in figures.items() if isinstance(f, Undefined)},
     }
 
 
-def _hd95(mask: BoolArray, reference: BoolArray, spacing: Sequence[float] | None) -> float:
-    """Symmetric 95th percentile surface distance of two masks that are not empty."""
-    box = _bounding_box(mask | reference)
+def _distances(
+    mask: BoolArray, reference: BoolArray, spacing: Sequence[float] | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """From each surface voxel of one mask that is not empty to the nearest of the other, both ways."""
+    box = bounding_box(mask | reference)
     scale = np.ones(mask.ndim) if spacing is None else np.asarray(spacing, dtype=np.float64)
     a = np.argwhere(_surface(mask[box])) * scale
     b = np.argwhere(_surface(reference[box])) * scale
     # A tree over surface points stays fast when two blobs lie far apart, where a distance
     # transform has to fill the whole box between them.
-    to_reference, _ = KDTree(b).query(a)
-    to_mask, _ = KDTree(a).query(b)
-    return max(float(np.percentile(to_reference, 95)), float(np.percentile(to_mask, 95)))
+    return KDTree(b).query(a)[0], KDTree(a).query(b)[0]
 
 
 def _surface(mask: BoolArray) -> BoolArray:
     return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=np.bool_)
-
-
-def _bounding_box(mask: BoolArray) -> tuple[slice, ...]:
-    """Slices that cut a mask that is not empty down to its voxels."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        used = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)

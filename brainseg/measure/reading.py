@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brainseg.measure.metrics import MASK_EMPTY, compare, compare_slices, format_figure, worst_slice
+from brainseg.measure.rano import Diameters, diameters
 from brainseg.measure.size import (
     SPACING_UNKNOWN,
     area,
@@ -30,6 +31,7 @@ _TITLES = {
     "sensitivity": ("Sensitivity", 3),
     "precision": ("Precision", 3),
     "hd95": ("HD95", 1),
+    "assd": ("ASSD", 1),
 }
 
 
@@ -81,6 +83,7 @@ class Reading:
         metrics: against the reference over the volume; None without a reference.
         largest: index of the slice with the largest area; None for an empty mask.
         worst: index of the slice with the lowest Dice; None without one.
+        diameters: of the largest lesion, with their ends.
     """
 
     finding: Finding
@@ -90,6 +93,7 @@ class Reading:
     metrics: Metrics | None
     largest: int | None
     worst: int | None
+    diameters: Diameters | Undefined
 
     @property
     def prediction(self) -> Prediction:
@@ -111,6 +115,7 @@ def measure(study: Study, finding: Finding) -> Reading:
     areas = tuple(area_per_slice(mask).tolist())
     unit = area_unit(spacing)
     largest = slice_of_largest_area(mask)
+    across = diameters(mask, spacing)
     whole = None if truth is None else compare(mask, truth, spacing)
     within: Sequence[Metrics | None] = (
         [None] * len(areas) if truth is None else compare_slices(mask, truth, spacing)
@@ -127,6 +132,7 @@ def measure(study: Study, finding: Finding) -> Reading:
                 MASK_EMPTY if largest is None else area(areas[largest], spacing),
                 unit,
             ),
+            *_diameters(across, "pixels" if spacing is None else "mm"),
             *_agreement(whole, "voxels" if spacing is None else "mm", prediction.seen_in_training),
             Measurement(
                 "threshold",
@@ -148,6 +154,7 @@ def measure(study: Study, finding: Finding) -> Reading:
         metrics=whole,
         largest=largest,
         worst=None if truth is None else worst_slice(mask, truth),
+        diameters=across,
     )
 
 
@@ -160,13 +167,33 @@ def _largest_slice(study: Study, largest: int | None) -> Measurement:
     return Measurement("largest_slice", "Largest slice", number, remark=remark)
 
 
+def _diameters(found: Diameters | Undefined, unit: str) -> tuple[Measurement, ...]:
+    """Both diameters and their product; where the mask has several lesions, the first says whose they are."""
+    remark = ""
+    longest: Figure
+    perpendicular: Figure
+    product: Figure
+    if isinstance(found, Undefined):
+        longest = perpendicular = product = found
+    else:
+        longest, perpendicular = found.longest.length, found.perpendicular.length
+        product = found.product
+        if found.lesions > 1:
+            remark = f"largest of {found.lesions}"
+    return (
+        Measurement("longest_diameter", "Longest diameter", longest, unit, 1, remark),
+        Measurement("perpendicular_diameter", "Perpendicular diameter", perpendicular, unit, 1),
+        Measurement("diameter_product", "Diameter product", product, f"{unit}²"),
+    )
+
+
 def _agreement(metrics: Metrics | None, unit: str, seen: bool = False) -> tuple[Measurement, ...]:
     return tuple(
         Measurement(
             key,
             title,
             NO_REFERENCE if metrics is None else getattr(metrics, key),
-            unit if key == "hd95" else "",
+            unit if key in ("hd95", "assd") else "",
             digits,
             SEEN if seen and key == "dice" and metrics is not None else "",
         )

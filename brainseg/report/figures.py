@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from brainseg import __version__
-from brainseg.measure import FIGURES, Reading, area_per_slice, figures_to_json, voxels_by_votes
+from brainseg.measure import (
+    FIGURES,
+    Diameters,
+    Reading,
+    area_per_slice,
+    figures_to_json,
+    voxels_by_votes,
+)
 from brainseg.report.provenance import check, now, settings
 from brainseg.types import RESEARCH_USE, Study, Undefined
 
@@ -35,10 +42,13 @@ def report(study: Study, readings: Sequence[Reading]) -> dict[str, Any]:
         - ``models``, by name: ``architecture``, ``weights_sha256``, ``threshold`` and ``keep`` as applied,
           ``weights_threshold`` and ``weights_keep`` as stored, ``tta``, ``seen_in_training``, ``seconds``,
           every figure of the reading by its key (``tumour_voxels``, ``volume_ml``, ``largest_slice``,
-          ``largest_area``, ``dice``, ``iou``, ``sensitivity``, ``precision``, ``hd95``, ...) with
-          ``not_computable``, ``reference_voxels``, ``area_per_slice`` (S pixel counts), ``worst_slice`` (a
-          slice number or None), and ``slices``: for each its number as ``slice``, its ``tumour_voxels``,
-          ``area`` and the same figures within that slice;
+          ``largest_area``, ``longest_diameter``, ``perpendicular_diameter``, ``diameter_product``, ``dice``,
+          ``iou``, ``sensitivity``, ``precision``, ``hd95``, ``assd``, ...) with ``not_computable``,
+          ``diameters`` (None, or ``slice``, a slice number, ``lesions``, how many there are, and the ends of
+          ``longest`` and ``perpendicular`` as [row, column], counted from 0 at the first pixel's centre),
+          ``reference_voxels``, ``area_per_slice`` (S pixel counts), ``worst_slice`` (a slice number or None),
+          and ``slices``: for each its number as ``slice``, its ``tumour_voxels``, ``area`` and the same
+          comparisons within that slice;
         - ``agreement``: for two models or more, ``voxels_by_votes``, where item k - 1 counts the voxels
           marked by exactly k models; otherwise None.
 
@@ -100,17 +110,20 @@ def to_csv(figures: dict[str, Any]) -> bytes:
     rows = []
     for name, model in figures["models"].items():
         always = {**common, "model": name, **{key: model[key] for key in SETTINGS}}
-        patient = row_figures(model, (*FIGURES, "volume_ml"))
-        rows.append({**always, "scope": "patient", **patient})
+        patient = row_figures(model, (*FIGURES, "volume_ml", *_DIAMETERS))
+        rows.append({**always, "scope": "patient", **patient, **_units(model)})
         for one in model["slices"]:
             within = row_figures(one, FIGURES)
-            rows.append({**always, "scope": "slice", "slice": one["slice"], **within})
+            rows.append({**always, "scope": "slice", "slice": one["slice"], **within, **_units(one)})
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, restval="")
     writer.writeheader()
     writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue().encode("utf-8-sig", errors="replace")
 
+
+_DIAMETERS = ("longest_diameter", "perpendicular_diameter", "diameter_product")
+_UNITS = tuple(f"{name}_unit" for name in ("assd", *_DIAMETERS))
 
 SETTINGS = (
     "architecture",
@@ -134,6 +147,8 @@ _COLUMNS = (
     "reference_voxels",
     *FIGURES,
     "hd95_unit",
+    *_DIAMETERS,
+    *_UNITS,
     *SETTINGS,
     "source_format",
     "source_sha256",
@@ -159,9 +174,26 @@ def _model_report(study: Study, reading: Reading) -> dict[str, Any]:
         **figures_to_json(reading.figures),
         "reference_voxels": None if truth is None else sum(truth),
         "area_per_slice": list(reading.areas),
+        "diameters": _ends(study, reading.diameters),
         "worst_slice": None if reading.worst is None else study.slice_numbers[reading.worst],
         "slices": slices,
     }
+
+
+def _ends(study: Study, found: Diameters | Undefined) -> dict[str, Any] | None:
+    """Where the diameters lie."""
+    if isinstance(found, Undefined):
+        return None
+    return {
+        "slice": study.slice_numbers[found.slice],
+        "lesions": found.lesions,
+        "longest": [list(found.longest.start), list(found.longest.end)],
+        "perpendicular": [list(found.perpendicular.start), list(found.perpendicular.end)],
+    }
+
+
+def _units(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: figures[key] for key in _UNITS if key in figures}
 
 
 def row_figures(figures: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -12,16 +12,15 @@ STYLE = """
 .headline { margin: 0; font-size: 15px; }
 .headline span { color: #a9b1ba; }
 .headline .badge { margin: 0 4px; padding: 2px 8px; border-radius: 4px; background: #3a2c0c; color: #ffe3a8; }
-table.figures { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+table.figures { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 table.figures th, table.figures td {
   padding: 6px 10px; border-bottom: 1px solid #2a2f36; text-align: right; vertical-align: top;
   font-weight: 400;
 }
-table.figures th:first-child { text-align: left; white-space: nowrap; }
-table.figures td { white-space: nowrap; }
+table.figures th:first-child { text-align: left; }
+table.figures th, table.figures td { white-space: nowrap; }
 table.figures td.sentence { white-space: normal; color: #a9b1ba; }
 table.figures thead th { color: #a9b1ba; }
-table.figures.pairs { width: auto; }
 .swatch { display: inline-block; width: 26px; height: 3px; margin-right: 4px; vertical-align: middle; }
 """
 """How they look, on a dark ground."""
@@ -37,14 +36,19 @@ def headline(title: str, study: Study, badge: str = "") -> str:
 def figure_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[tuple[str, Sequence[int]]]
 ) -> str:
-    """Figures with a line sample before each row's title."""
+    """A row for each figure and a column for each model: there are more figures than a page is wide.
+
+    Args:
+        head: names of the figures, after that of the models' column.
+        rows: for each model its title and its figures.
+        lines: colour and dash of each model, shown before its title.
+    """
+    titles = [f"{_swatch(*line)} {escape(row[0])}" for row, line in zip(rows, lines, strict=True)]
     body = "".join(
-        f'<tr><th scope="row">{_swatch(*line)} {escape(row[0])}</th>'
-        + "".join(_td(cell) for cell in row[1:])
-        + "</tr>"
-        for row, line in zip(rows, lines, strict=True)
+        f'<tr><th scope="row">{escape(name)}</th>' + "".join(_td(row[n]) for row in rows) + "</tr>"
+        for n, name in enumerate(head[1:], 1)
     )
-    return _table("", head, body)
+    return _table(["", *titles], body)
 
 
 def pair_table(titles: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> str:
@@ -56,7 +60,7 @@ def pair_table(titles: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> 
         + "</tr>"
         for a in titles
     )
-    return _table(" pairs", ["", *titles], body)
+    return _table(["", *map(escape, titles)], body)
 
 
 def rows_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -77,9 +81,9 @@ def _td(cell: str) -> str:
     return f"<td{sentence}>{escape(cell)}</td>"
 
 
-def _table(kind: str, head: Sequence[str], body: str) -> str:
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    return f'<table class="figures{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+def _table(head: Sequence[str], body: str) -> str:
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    return f'<table class="figures"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _swatch(colour: str, dash: Sequence[int]) -> str:

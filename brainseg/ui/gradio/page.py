@@ -457,7 +457,7 @@ def _figures(session: Session) -> str:
         titles = [state.title_of(reading.prediction.architecture) for reading in readings]
         pairs = markup.pair_table(titles, state.agreement_lines(readings))
         parts += [f'<h2 class="part">{words.AGREEMENT}</h2>', _hint(words.AGREEMENT_HINT), _scrolling(pairs)]
-        parts.append(_hint(votes_sentence([reading.finding.mask for reading in readings])))
+        parts.append(_hint(votes_sentence([reading.finding.mask for reading in readings], study.spacing_mm)))
     return "".join(parts)
 
 

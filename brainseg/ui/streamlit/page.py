@@ -359,7 +359,7 @@ def _figures(study: Study, readings: Sequence[Reading]) -> None:
         pairs = state.agreement_lines(readings)
         st.markdown(f"#### {words.AGREEMENT}\n{words.AGREEMENT_HINT}")
         st.html(markup.pair_table([state.title_of(r.prediction.architecture) for r in readings], pairs))
-        st.caption(votes_sentence([r.finding.mask for r in readings]))
+        st.caption(votes_sentence([r.finding.mask for r in readings], study.spacing_mm))
     st.markdown(f"#### {words.AREAS}\n{words.AREAS_HINT}")
     st.plotly_chart(
         area_chart(study, readings),
