@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainseg.types import Spacing
+from brainseg.types import Affine, Spacing
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 """No scanner's voxels are smaller or larger; another number is a mistake or another unit."""
@@ -25,8 +25,6 @@ _OPPOSITE = dict(zip(_POSITIVE + _NEGATIVE, _NEGATIVE + _POSITIVE, strict=True))
 _AXIAL = ((2, 1), (1, -1), (0, -1))
 # Cosine of a twentieth of a degree: rounding in a file's affine makes no volume oblique.
 _STRAIGHT = 0.9999996
-
-Affine = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Literal
 
 from brainseg.io.files import NamedBytes, is_junk, tidy
 from brainseg.io.names import Name, natural, parse, parse_all, words
 from brainseg.io.readers import reader_of
+from brainseg.io.series import SeriesInfo
 from brainseg.io.sniff import (
     ACCEPTED,
     HEAD,
@@ -42,11 +44,15 @@ class Case:
             and without slashes.
         files: slices and masks, in natural order of their names.
         ignored: files beside them that belong to no patient, each with the reason.
+        kind: ``"slices"`` (TIFF, PNG, JPEG), ``"nifti"`` (with MetaImage and NRRD) or ``"dicom"``.
+        series: of volumes: what each series was recognised as, also those set aside; empty of slices.
     """
 
     case_id: str
     files: tuple[NamedBytes, ...]
     ignored: tuple[SourceFile, ...] = ()
+    kind: Literal["slices", "nifti", "dicom"] = "slices"
+    series: tuple[SeriesInfo, ...] = ()
 
 
 @dataclass(frozen=True)
