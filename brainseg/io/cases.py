@@ -85,7 +85,8 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     """
     images: list[NamedBytes] = []
     ignored: list[SourceFile] = []
-    found_volumes, files = _volumes(files, ignored)
+    found_volumes, files, unread = _volumes(files)
+    ignored += unread
     for file in files:
         if is_junk(file.name):
             continue
@@ -94,7 +95,7 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
             ignored.append(SourceFile(tidy(file.name), "ignored", reason))
         else:
             images.append(file)
-    images = _without_company(images, ignored, found_volumes)
+    images = _without_company(images, ignored, found_volumes, unread)
     if not images and not found_volumes:
         raise InputError(_nothing(ignored))
     images.sort(key=lambda file: natural(tidy(file.name)))
@@ -134,13 +135,12 @@ def _volumes(files: Sequence[NamedBytes], ignored: list[SourceFile]) -> tuple[li
     for file in files:
         (volumes if _is_volume(file) else rest).append(file)
     if not volumes:
-        return [], rest
+        return [], rest, []
     # The libraries of these formats are loaded for files of theirs alone.
     from brainseg.io import volume_files  # noqa: PLC0415
 
     cases, left = volume_files.cases(volumes, rest)
-    ignored += left
-    return cases, rest
+    return cases, rest, left
 
 
 def _is_volume(file: NamedBytes) -> bool:
@@ -184,13 +184,16 @@ def _not_read(what: str) -> str:
 
 
 def _without_company(
-    images: list[NamedBytes], ignored: list[SourceFile], found: Sequence[Case]
+    images: list[NamedBytes],
+    ignored: list[SourceFile],
+    found: Sequence[Case],
+    unread: Sequence[SourceFile],
 ) -> list[NamedBytes]:
     """Without what lies beside volumes: a viewer's icons, previews.
 
     Such pictures are nobody's slices; where as many volumes as images were given, the volumes were meant.
     """
-    unread = [file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS)]
+    unread = [*unread, *(file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS))]
     volumes = [file.name for file in unread] + [file.name for case in found for file in case.files]
     if not volumes or not images:
         return images
@@ -210,7 +213,7 @@ def _without_company(
         ignored += [SourceFile(tidy(file.name), "ignored", note) for file in kept]
         return []
     raise InputError(
-        f"{shown(PurePosixPath(unread[0].name).name)} cannot be used, as {unread[0].note} "
+        f"{shown(PurePosixPath(unread[0].name).name)} cannot be used, as {_clause(unread[0].note)} "
         f"({plural(len(unread), 'such file')} beside {plural(len(kept), 'image')}): "
         f"give the folder of one patient's slices as {ACCEPTED} alone."
     )
