@@ -36,13 +36,13 @@ _TAGS = sorted(
         "SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate StudyTime Modality "
         "StudyDescription SeriesDescription PatientID ProtocolName ContrastBolusAgent "
         "ContrastBolusAgentSequence ScanningSequence SequenceName PulseSequenceName SliceThickness "
-        "RepetitionTime EchoTime EffectiveEchoTime InversionTime EchoNumbers SpacingBetweenSlices TriggerTime "
-        "DiffusionBValue AcquisitionContrast EchoPulseSequence EchoPlanarPulseSequence StudyInstanceUID "
-        "SeriesInstanceUID SeriesNumber AcquisitionNumber ImagePositionPatient ImageOrientationPatient "
-        "FrameOfReferenceUID TemporalPositionIdentifier SamplesPerPixel PhotometricInterpretation "
-        "NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored PixelRepresentation "
-        "RescaleIntercept RescaleSlope ModalityLUTSequence SegmentSequence SharedFunctionalGroupsSequence "
-        "PerFrameFunctionalGroupsSequence DirectoryRecordSequence"
+        "RepetitionTime EchoTime EffectiveEchoTime InversionTime EchoNumbers SpacingBetweenSlices "
+        "TriggerTime DiffusionBValue AcquisitionContrast EchoPulseSequence EchoPlanarPulseSequence "
+        "StudyInstanceUID SeriesInstanceUID SeriesNumber AcquisitionNumber ImagePositionPatient "
+        "ImageOrientationPatient FrameOfReferenceUID TemporalPositionIdentifier SamplesPerPixel "
+        "PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored "
+        "PixelRepresentation RescaleIntercept RescaleSlope ModalityLUTSequence SegmentSequence "
+        "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
     )
 )
 
@@ -172,6 +172,13 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     return [one for one in value if isinstance(one, Dataset)] if _is_many(value) else []
 
 
+def kind_of(dataset: Dataset) -> UID:
+    """The SOP class: which kind of object of the standard's a file is; empty where it does not say."""
+    meta = getattr(dataset, "file_meta", None)
+    inside = text(dataset, "SOPClassUID")
+    return UID(inside or (text(meta, "MediaStorageSOPClassUID") if meta is not None else ""))
+
+
 def syntax_of(dataset: Dataset) -> UID | None:
     """The transfer syntax that the file names."""
     meta = getattr(dataset, "file_meta", None)
@@ -190,7 +197,7 @@ def _parsed(data: bytes, tags: Sequence[str]) -> tuple[FileDataset, bool]:
 
 
 def _checked(header: FileDataset) -> FileDataset:
-    if not (text(header, "SOPClassUID") or text(header, "Modality")):
+    if not (kind_of(header) or text(header, "Modality")):
         raise UnreadableError("is not a DICOM image, or is damaged: copy or export it again.")
     return header
 

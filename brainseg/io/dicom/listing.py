@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from brainseg.io.cases import Case
-from brainseg.io.dicom.headers import read_header, text
+from brainseg.io.dicom.headers import kind_of, read_header, text
 from brainseg.io.dicom.series import DIRECTORY, SEGMENTATIONS, Instance, Row, rows, short
 from brainseg.io.files import NamedBytes, tidy
 from brainseg.io.readers.reader import UnreadableError
@@ -32,7 +32,7 @@ def cases(files: Sequence[NamedBytes]) -> tuple[list[Case], list[SourceFile]]:
         except UnreadableError as error:
             ignored.append(SourceFile(tidy(file.name), "ignored", f"it {str(error).rstrip('.')}"))
             continue
-        if text(header, "SOPClassUID") == DIRECTORY or "DirectoryRecordSequence" in header:
+        if kind_of(header) == DIRECTORY:
             note = "the index of a disc (DICOMDIR); the files that it lists were read themselves"
             ignored.append(SourceFile(tidy(file.name), "ignored", note))
         else:
@@ -44,11 +44,16 @@ def cases(files: Sequence[NamedBytes]) -> tuple[list[Case], list[SourceFile]]:
             out.append((study, case))
         else:
             ignored += [
-                SourceFile(tidy(case.files[index].name), "ignored", row.info.why)
+                SourceFile(tidy(case.files[index].name), "ignored", _alone(row))
                 for row in found
                 for index in row.info.files
             ]
     return _titled(out), ignored
+
+
+def _alone(row: Row) -> str:
+    is_mask = row.info.role == "mask" or row.info.segments
+    return "a segmentation, whose images were not given" if is_mask else row.info.why
 
 
 def _studies(instances: Sequence[Instance]) -> list[list[Instance]]:
@@ -59,11 +64,11 @@ def _studies(instances: Sequence[Instance]) -> list[list[Instance]]:
     homes: dict[str, tuple[str, str]] = {}
     for key, members in by_study.items():
         for one in members:
-            if text(one.header, "SOPClassUID") not in SEGMENTATIONS:
+            if kind_of(one.header) not in SEGMENTATIONS:
                 homes.setdefault(text(one.header, "FrameOfReferenceUID"), key)
     homes.pop("", None)
     for key, members in list(by_study.items()):
-        if all(text(one.header, "SOPClassUID") in SEGMENTATIONS for one in members):
+        if all(kind_of(one.header) in SEGMENTATIONS for one in members):
             del by_study[key]
             for one in members:
                 by_study[homes.get(text(one.header, "FrameOfReferenceUID"), key)].append(one)

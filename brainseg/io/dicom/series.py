@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
-from brainseg.io.dicom.headers import items, number, numbers, text, whole, words
+from brainseg.io.dicom.headers import items, kind_of, number, numbers, text, whole, words
 from brainseg.io.dicom.recognise import Facts, recognise
 from brainseg.io.dicom.stacks import Plane, Stack, stacks
 from brainseg.io.limits import MAX_SIDE, MAX_SLICES
@@ -77,7 +77,7 @@ def rows(instances: Sequence[Instance]) -> list[Row]:
     by_series: dict[tuple[str, str], list[Instance]] = defaultdict(list)
     for one in instances:
         # Exports of several objects under one series are told apart by what they are.
-        by_series[(text(one.header, "SeriesInstanceUID"), text(one.header, "SOPClassUID"))].append(one)
+        by_series[(text(one.header, "SeriesInstanceUID"), kind_of(one.header))].append(one)
     ordered = sorted(by_series.values(), key=lambda members: (_number(members), members[0].file))
     out: list[Row] = []
     seen: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def of_series(members: Sequence[Instance], base: str) -> list[Row]:
     first = members[0].header
     files = tuple(one.file for one in members)
     what = _no_image(first)
-    if text(first, "SOPClassUID") in SEGMENTATIONS:
+    if kind_of(first) in SEGMENTATIONS:
         return [_of_segments(one, base if i == 0 else f"{base}.{i + 1}") for i, one in enumerate(members)]
     if what:
         info = SeriesInfo(base, _title(base, first, plural(len(files), "file")), None, what, files)
@@ -129,7 +129,7 @@ def _of_stack(stack: Stack, headers: dict[int, FileDataset], key: str, parts: in
     problem = stack.problem
     if not problem and stack.grid and stack.grid.shape[0] > MAX_SLICES:
         problem = f"has more than {MAX_SLICES:,} slices: choose another"
-    derived = facts.is_derived or text(header, "SOPClassUID").startswith(_PICTURES_OF_SCREENS)
+    derived = facts.is_derived or kind_of(header).startswith(_PICTURES_OF_SCREENS)
     # What its description sets aside is said before what its geometry lacks.
     role = None if problem else guess.role
     why = f"it {problem}" if problem and guess.role else guess.why
@@ -206,14 +206,14 @@ def _of_segments(one: Instance, key: str) -> Row:
 
 def _no_image(header: FileDataset) -> str:
     """What a file is, if it is no image of one value a pixel from an MRI."""
-    kind, modality = UID(text(header, "SOPClassUID")), text(header, "Modality").upper()
+    kind, modality = kind_of(header), text(header, "Modality").upper()
     no_pixels = whole(header, "Rows") is None or whole(header, "Columns") is None
     of_screen = kind.startswith(_PICTURES_OF_SCREENS)
     placed = numbers(header, "ImagePositionPatient", 3) is not None
     reasons = (
         (kind == STRUCTURES, _NO_STRUCTURES),
-        (no_pixels, f"{_named(kind)}, not images"),
         (modality in _MODALITIES, f"{_MODALITIES.get(modality)}, not an MRI"),
+        (no_pixels, f"{_named(kind)} {'without pixels' if 'Image' in _named(kind) else '(no images)'}"),
         (
             (whole(header, "SamplesPerPixel") or 1) != 1 or _is_palette(header),
             "a picture in colour, not a scan",
