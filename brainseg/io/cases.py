@@ -47,6 +47,8 @@ class Case:
         ignored: files beside them that belong to no patient, each with the reason.
         kind: ``"slices"`` (TIFF, PNG, JPEG), ``"nifti"`` (with MetaImage and NRRD) or ``"dicom"``.
         series: of volumes: what each series was recognised as, also those set aside; empty of slices.
+        title: for the user who chooses among cases, where the files say more than `case_id`; never in a file
+            that is written, as it may hold what a hospital typed.
     """
 
     case_id: str
@@ -54,6 +56,7 @@ class Case:
     ignored: tuple[SourceFile, ...] = ()
     kind: Literal["slices", "nifti", "dicom"] = "slices"
     series: tuple[SeriesInfo, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)

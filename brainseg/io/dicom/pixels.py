@@ -1,0 +1,192 @@
+"""The pixels of one DICOM file, by pydicom's decoders, with what the header declares checked before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from openjpeg.utils import get_parameters
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import _get_jpg_parameters, get_expected_length
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from brainseg.io.dicom.headers import items, number, syntax_of, text, whole, words
+from brainseg.io.readers.reader import UnreadableError
+
+_CUT_SHORT = "is cut short, it lacks pixels that its header declares: copy or export it again."
+
+_J2K = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+_JPEG = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
+# The decoder that is fast and refuses damaged data; another is used where it is not installed.
+_PLUGINS = {
+    **dict.fromkeys(_J2K, "pylibjpeg"),
+    RLELossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEGBaseline8Bit: "pillow",
+}
+_PACKAGES = {
+    **dict.fromkeys(_J2K, "pylibjpeg and pylibjpeg-openjpeg"),
+    RLELossless: "pylibjpeg-rle",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+}
+
+
+def frames_of(dataset: FileDataset, frames: Sequence[int]) -> npt.NDArray[Any]:
+    """The frames asked for, (N, H, W), as the scanner meant them; to be called within `reading`.
+
+    MONOCHROME1 is turned so that more is brighter; slope and intercept, or a table of values in their place,
+    are applied, to float32 unless they change nothing. Real-world values, a second scale that some headers
+    offer beside, are left alone.
+
+    Raises:
+        UnreadableError: cut short, a compression without a decoder, or compressed data of another size.
+    """
+    check_pixels(dataset)
+    stored = _decoded(dataset)
+    if stored.dtype.kind not in "iu" and not np.isfinite(stored).all():
+        raise UnreadableError("holds values that are not numbers (NaN or infinity): export it again.")
+    if "MONOCHROME1" in words(dataset, "PhotometricInterpretation"):
+        stored = _inverted(stored, dataset)
+    return _scaled(stored[list(frames)], dataset, frames)
+
+
+def _check_decoder(syntax: UID) -> None:
+    # A private identifier may be anything; the standard's have a name.
+    name = syntax.name if not syntax.is_private and syntax.name != str(syntax) else ""
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        what = f"is stored as {name}" if name else "is stored in a way of its maker's own"
+        raise UnreadableError(f"{what}, which is not read: export it uncompressed.") from None
+    if not decoder.is_available:
+        package = _PACKAGES.get(syntax, "python-gdcm")
+        raise UnreadableError(
+            f"is compressed as {name}, for which no decoder is installed: install {package}, or export it "
+            "uncompressed."
+        )
+
+
+def check_pixels(dataset: FileDataset) -> None:
+    """What the header declares against the pixels that are there, before any are decoded.
+
+    Raises:
+        UnreadableError: as `frames_of`.
+    """
+    syntax = syntax_of(dataset)
+    if syntax is not None:
+        _check_decoder(syntax)
+    if "PixelData" not in dataset:
+        raise UnreadableError(_CUT_SHORT)
+    rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+    frames = whole(dataset, "NumberOfFrames") or 1
+    data = dataset.PixelData
+    if syntax is None or not syntax.is_encapsulated:
+        if len(data) < get_expected_length(dataset):
+            raise UnreadableError(_CUT_SHORT)
+        return
+    if syntax not in (*_J2K, *_JPEG):
+        return
+    count = 0
+    for count, frame in enumerate(generate_frames(data, number_of_frames=frames), 1):  # noqa: B007
+        if syntax in _J2K:
+            found = get_parameters(frame)
+            size, samples = (found["rows"], found["columns"]), found["samples_per_pixel"]
+        else:
+            found = _get_jpg_parameters(frame)
+            size, samples = (found["height"], found["width"]), found["components"]
+        # A decoder makes room for what the compressed data declare, before it finds that they are not there.
+        if size != (rows, columns) or samples != 1:
+            raise UnreadableError(
+                "holds compressed pixels of another size than its header says: export it again."
+            )
+    if count < frames:
+        raise UnreadableError(_CUT_SHORT)
+
+
+def _decoded(dataset: FileDataset) -> npt.NDArray[Any]:
+    """All frames, (N, H, W)."""
+    syntax = syntax_of(dataset)
+    rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+    frames = whole(dataset, "NumberOfFrames") or 1
+    if syntax is None:
+        # Files without a meta header say nothing of compression, and are not compressed.
+        dataset.ensure_file_meta()
+        little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
+        syntax = UID(
+            "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+        )
+        dataset.file_meta.TransferSyntaxUID = syntax
+    decoder = get_decoder(syntax)
+    wanted = _PLUGINS.get(syntax, "")
+    plugin = wanted if wanted in decoder.available_plugins else ""
+    pixels, _ = decoder.as_array(dataset, raw=True, decoding_plugin=plugin)
+    return np.asarray(pixels).reshape(frames, rows, columns)
+
+
+def _inverted(stored: npt.NDArray[Any], dataset: FileDataset) -> npt.NDArray[Any]:
+    if stored.dtype.kind not in "iu":
+        return np.asarray(-stored)
+    bits = whole(dataset, "BitsStored") or whole(dataset, "BitsAllocated") or 16
+    # Lowest and highest value change places: 0 and 4095 of 12 bits, -2048 and 2047.
+    if stored.dtype.kind == "i":
+        return np.asarray(~stored)
+    return np.asarray(stored.dtype.type(2**bits - 1) - stored)
+
+
+def _scaled(stored: npt.NDArray[Any], dataset: FileDataset, frames: Sequence[int]) -> npt.NDArray[Any]:
+    if items(dataset, "ModalityLUTSequence"):
+        return np.asarray(apply_modality_lut(stored, dataset), np.float32)
+    groups = items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    scales = [_scale(dataset, [*groups[frame : frame + 1], *shared]) for frame in frames]
+    if set(scales) == {(1.0, 0.0)}:
+        return stored
+    out = np.empty(stored.shape, np.float32)
+    for plane, (slope, intercept), target in zip(stored, scales, out, strict=True):
+        target[:] = plane * slope + intercept
+    if not np.isfinite(out).all():
+        raise UnreadableError("has a rescale slope that makes no numbers of its pixels: export it again.")
+    return out
+
+
+def _scale(dataset: FileDataset, groups: Sequence[Dataset]) -> tuple[float, float]:
+    """Slope and intercept of a frame, whose functional groups are given."""
+    for group in groups:
+        for item in items(group, "PixelValueTransformationSequence")[:1]:
+            return _slope(item)
+    return _slope(dataset)
+
+
+def _slope(item: Dataset) -> tuple[float, float]:
+    slope, intercept = number(item, "RescaleSlope"), number(item, "RescaleIntercept")
+    if slope == 0 or (slope is None and text(item, "RescaleSlope")):
+        raise UnreadableError("has a rescale slope that makes no numbers of its pixels: export it again.")
+    return 1.0 if slope is None else slope, intercept or 0.0
