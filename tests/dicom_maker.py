@@ -316,6 +316,7 @@ def write_disc(folder: Path, members: Mapping[str, bytes]) -> None:
         for data in members.values():
             index.add(_read(data))
         index.write(folder)
+        index._stage["t"].cleanup()
     (folder / "VIEWER" / "icons").mkdir(parents=True)
     (folder / "AUTORUN.INF").write_text("[autorun]\n")
     (folder / "VIEWER" / "viewer.exe").write_bytes(b"MZ" + bytes(100))
@@ -344,7 +345,7 @@ def _describe(dataset: Dataset, number: int, about: Mapping[str, Any], visit: Vi
         "PatientBirthDate": BIRTH,
         "PatientSex": "O",
         "AccessionNumber": "",
-        "StudyID": "",
+        "StudyID": "1",
         "ReferringPhysicianName": "",
         "Manufacturer": "a",
         "StudyInstanceUID": visit.study,
