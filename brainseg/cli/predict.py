@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from brainseg.types import BrainsegError, Spacing, Study
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
+    from brainseg.io.series import Role
     from brainseg.measure import Reading
 
 # The heavy parts are imported inside the commands: --help answers at once.
@@ -44,6 +46,16 @@ def predict(
     channels: Annotated[
         str | None, typer.Option(help="The order of the files' channels, where it is not pre,flair,post.")
     ] = None,
+    sequence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=KEY",
+            help="What a series is: flair=KEY, pre=KEY, post=KEY, mask=KEY, none=KEY; again for more.",
+        ),
+    ] = None,
+    register: Annotated[
+        bool, typer.Option("--register", help="Move pre and post onto FLAIR by a rigid registration.")
+    ] = False,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
     as_json: JsonOption = False,
@@ -54,6 +66,7 @@ def predict(
     from brainseg.report.folder import check_folder, run_of
 
     spacing_mm = parse_spacing(spacing)
+    roles = parse_sequences(sequence or ())
     models = load_models(model)
     with quiet_decoders():
         study = read_study(
@@ -61,8 +74,10 @@ def predict(
             case_id=case,
             spacing_mm=spacing_mm,
             channels=None if channels is None else [name.strip() for name in channels.split(",")],
+            roles=roles,
+            register=register,
         )
-    if spacing_mm is not None:
+    if spacing_mm is not None and study.affine is None:
         study = replace(study, notes=(*study.notes, "Spacing was given by the user, not by the files."))
     if out is not None:
         check_folder(out, run_of(study, [one.card for one in models], tta))
@@ -154,3 +169,20 @@ def parse_spacing(text: str | None) -> Spacing | None:
             f"--spacing {text!r} must be three numbers in mm: between slices, rows, columns, e.g. 5,0.94,0.94"
         ) from error
     return slices, rows, columns
+
+
+def parse_sequences(texts: Sequence[str]) -> dict[str, Role | None]:
+    """``flair=4`` -> ``{"4": "flair"}``; ``none=4`` sets the series aside."""
+    from brainseg.io.series import ROLES
+
+    found: dict[str, Role | None] = {}
+    for text in texts:
+        name, _, key = text.partition("=")
+        role = next((role for role in ROLES if role == name), None)
+        if not key or (role is None and name != "none"):
+            raise BrainsegError(
+                f"--sequence {text!r} must be ROLE=KEY, with a role of {', '.join(ROLES)} or none, "
+                "e.g. flair=4"
+            )
+        found[key] = role
+    return found

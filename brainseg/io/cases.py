@@ -21,6 +21,7 @@ from brainseg.io.sniff import (
     has_image_suffix,
     is_no_image,
     is_own_result,
+    is_volume,
 )
 from brainseg.io.text import plural, shown
 from brainseg.types import InputError, SourceFile
@@ -87,6 +88,8 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     """
     images: list[NamedBytes] = []
     ignored: list[SourceFile] = []
+    found_volumes, files, unread = _volumes(files)
+    ignored += unread
     for file in files:
         if is_junk(file.name):
             continue
@@ -95,8 +98,8 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
             ignored.append(SourceFile(tidy(file.name), "ignored", reason))
         else:
             images.append(file)
-    images = _without_company(images, ignored)
-    if not images:
+    images = _without_company(images, ignored, found_volumes, unread)
+    if not images and not found_volumes:
         raise InputError(_nothing(ignored))
     images.sort(key=lambda file: natural(tidy(file.name)))
     names = parse_all([tidy(file.name) for file in images])
@@ -105,10 +108,18 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     groups = _unique_ids(_grouped(found, ignored))
     groups.sort(key=lambda group: natural(group.case_id))
     stray = [(parse(file.name).folder, file) for file in ignored]
-    return tuple(
-        Case(group.case_id, tuple(found.file for found in group.found), _beside(group, stray))
+    cases = [
+        Case(
+            group.case_id,
+            tuple(found.file for found in group.found),
+            _beside(group.folder, [found.file for found in group.found], stray),
+        )
         for group in groups
-    )
+    ]
+    for case in found_volumes:
+        folder = parse(str(relative_base([file.name for file in case.files]) / "x")).folder
+        cases.append(replace(case, ignored=(*case.ignored, *_beside(folder, case.files, stray))))
+    return _told_apart(cases)
 
 
 def relative_names(names: Sequence[str]) -> list[str]:
@@ -118,6 +129,38 @@ def relative_names(names: Sequence[str]) -> list[str]:
     while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
         shared += 1
     return ["/".join(p[shared:]) for p in parts]
+
+
+def _volumes(files: Sequence[NamedBytes], ignored: list[SourceFile]) -> tuple[list[Case], list[NamedBytes]]:
+    """Patients in formats of whole volumes, and the files that are in none of them."""
+    volumes: list[NamedBytes] = []
+    rest: list[NamedBytes] = []
+    for file in files:
+        (volumes if _is_volume(file) else rest).append(file)
+    if not volumes:
+        return [], rest, []
+    # The libraries of these formats are loaded for files of theirs alone.
+    from brainseg.io import volume_files  # noqa: PLC0415
+
+    cases, left = volume_files.cases(volumes, rest)
+    return cases, rest, left
+
+
+def _is_volume(file: NamedBytes) -> bool:
+    if file.absent or is_junk(file.name) or is_no_image(file.name) or has_image_suffix(file.name):
+        return False
+    return is_volume(file.name, file.head(HEAD))
+
+
+def _told_apart(cases: list[Case]) -> tuple[Case, ...]:
+    """Sorted, and numbered where volumes have the name of other volumes or of slices."""
+    seen: Counter[str] = Counter()
+    out = []
+    for case in sorted(cases, key=lambda case: natural(case.case_id)):
+        seen[case.case_id] += 1
+        count = seen[case.case_id]
+        out.append(case if count == 1 else replace(case, case_id=f"{case.case_id} ({count})"))
+    return tuple(out)
 
 
 def _why_ignored(file: NamedBytes) -> str | None:
@@ -143,12 +186,18 @@ def _not_read(what: str) -> str:
     return f"{what} is not read in this release, only {ACCEPTED}"
 
 
-def _without_company(images: list[NamedBytes], ignored: list[SourceFile]) -> list[NamedBytes]:
-    """Without what lies beside volumes in formats that are not read: a viewer's icons, previews.
+def _without_company(
+    images: list[NamedBytes],
+    ignored: list[SourceFile],
+    found: Sequence[Case],
+    unread: Sequence[SourceFile],
+) -> list[NamedBytes]:
+    """Without what lies beside volumes: a viewer's icons, previews.
 
     Such pictures are nobody's slices; where as many volumes as images were given, the volumes were meant.
     """
-    volumes = [file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS)]
+    unread = [*unread, *(file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS))]
+    volumes = [file.name for file in unread] + [file.name for case in found for file in case.files]
     if not volumes or not images:
         return images
     kept = []
@@ -159,14 +208,18 @@ def _without_company(images: list[NamedBytes], ignored: list[SourceFile]) -> lis
             ignored.append(SourceFile(tidy(file.name), "ignored", note))
         else:
             kept.append(file)
-    disc = any(PurePosixPath(file.name).name.upper() == "DICOMDIR" for file in volumes)
-    if kept and (disc or len(volumes) >= len(kept)):
-        raise InputError(
-            f"{shown(PurePosixPath(volumes[0].name).name)} cannot be used, as {volumes[0].note} "
-            f"({plural(len(volumes), 'such file')} beside {plural(len(kept), 'image')}): "
-            f"give the folder of one patient's slices as {ACCEPTED} alone."
-        )
-    return kept
+    disc = any(PurePosixPath(name).name.upper() == "DICOMDIR" for name in volumes)
+    if not kept or not (disc or len(volumes) >= len(kept)):
+        return kept
+    if found:
+        note = "a picture beside volumes, which were taken instead"
+        ignored += [SourceFile(tidy(file.name), "ignored", note) for file in kept]
+        return []
+    raise InputError(
+        f"{shown(PurePosixPath(unread[0].name).name)} cannot be used, as {_clause(unread[0].note)} "
+        f"({plural(len(unread), 'such file')} beside {plural(len(kept), 'image')}): "
+        f"give the folder of one patient's slices as {ACCEPTED} alone."
+    )
 
 
 def _split_apart(found: list[_Found]) -> list[_Found]:
@@ -287,10 +340,12 @@ def _unique_ids(groups: list[_Group]) -> list[_Group]:
     return groups
 
 
-def _beside(group: _Group, ignored: Sequence[tuple[str, SourceFile]]) -> tuple[SourceFile, ...]:
+def _beside(
+    own_folder: str, files: Sequence[NamedBytes], ignored: Sequence[tuple[str, SourceFile]]
+) -> tuple[SourceFile, ...]:
     # Of a data set's stray files (folder, file), those above, in or below the patient's own folder.
-    own = _ends(group.folder)
-    common = relative_base([found.file.name for found in group.found])
+    own = _ends(own_folder)
+    common = relative_base([file.name for file in files])
     out = []
     for folder, file in ignored:
         if own.startswith(_ends(folder)) or _ends(folder).startswith(own):

@@ -33,6 +33,8 @@ class SeriesInfo:
         files: indices into the case's files.
         segments: of a mask: label and name of each segment, where the files list them.
         labels: of a mask: the labels that count as tumour; all but 0 where empty.
+        volume: index of the volume in a file that holds several.
+        channel: place among three channels whose sequences nothing names; None where something does.
     """
 
     key: str
@@ -42,6 +44,8 @@ class SeriesInfo:
     files: tuple[int, ...]
     segments: tuple[tuple[int, str], ...] = ()
     labels: tuple[int, ...] = ()
+    volume: int = 0
+    channel: int | None = None
 
 
 def with_roles(
