@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -247,7 +248,8 @@ def segmentation(
 def as_bytes(dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
     """The file, its pixels in a transfer syntax; the dataset itself stays as it was."""
     file = Dataset()
-    file.update(dataset)
+    for element in dataset:
+        file[element.tag] = copy.copy(element)
     file.file_meta = FileMetaDataset()
     file.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     file.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

@@ -17,8 +17,12 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -31,6 +35,12 @@ from brainseg.io.readers.reader import UnreadableError
 
 _CUT_SHORT = "is cut short, it lacks pixels that its header declares: copy or export it again."
 
+_NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
 _J2K = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 _JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
 # The one decoder used of each compression: GDCM and pylibjpeg-rle, of which pydicom knows too, take the whole
@@ -69,7 +79,7 @@ def frames_of(dataset: FileDataset, frames: Sequence[int]) -> npt.NDArray[Any]:
 
 
 def _check_decoder(syntax: UID) -> None:
-    if not syntax.is_encapsulated:
+    if syntax in _NATIVE:
         return
     # A private identifier may be anything; the standard's have a name.
     name = syntax.name if not syntax.is_private and syntax.name != str(syntax) else ""
@@ -97,7 +107,7 @@ def check_pixels(dataset: FileDataset) -> None:
     rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     frames = whole(dataset, "NumberOfFrames") or 1
     data = dataset.PixelData
-    if syntax is None or not syntax.is_encapsulated:
+    if syntax is None or syntax in _NATIVE:
         if len(data) < get_expected_length(dataset):
             raise UnreadableError(_CUT_SHORT)
         return
@@ -129,9 +139,8 @@ def _decoded(dataset: FileDataset) -> npt.NDArray[Any]:
         # Files without a meta header say nothing of compression, and are not compressed.
         dataset.ensure_file_meta()
         little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
-        syntax = UID(
-            "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
-        )
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        syntax = ImplicitVRLittleEndian if implicit else explicit
         dataset.file_meta.TransferSyntaxUID = syntax
     pixels, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=_PLUGINS.get(syntax, ""))
     return np.asarray(pixels).reshape(frames, rows, columns)
