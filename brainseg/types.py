@@ -106,7 +106,8 @@ class Study:
         orientation: anatomical axes, for instance ``"LPS"``; None when unknown.
         notes: what was assumed while reading, in sentences for the user.
         affine: (4, 4) from (slice, row, column, 1) of `slices` to millimetres in RAS+; None when unknown.
-            Slices are then axial, in the order of `brainseg.grid.to_axial`.
+            Slices are then axial, in the order of `brainseg.grid.to_axial`. Without an orientation it is
+            right in sizes alone.
         origin: the grid that results go back to; None where the files knew no space.
 
     Raises:
@@ -145,8 +146,10 @@ class Study:
         steps = affine[:3, :3]
         if self.spacing_mm is None or not np.allclose(np.linalg.norm(steps, axis=0), self.spacing_mm):
             raise ValueError(f"a spacing of {self.spacing_mm} does not fit the affine")
+        if self.orientation is None:  # sizes may be known without sides
+            return
         # Letters name the directions of columns, rows and slices; each axis must point that way at all.
-        letters = (self.orientation or "")[::-1]
+        letters = self.orientation[::-1]
         if len(letters) != 3 or any(
             steps[_WORLD_AXES[letter], axis] * _SIGNS[letter] < 0 for axis, letter in enumerate(letters)
         ):

@@ -13,12 +13,14 @@ from brainseg.io.names import Name, natural, parse, parse_all, words
 from brainseg.io.readers import reader_of
 from brainseg.io.series import SeriesInfo
 from brainseg.io.sniff import (
-    ACCEPTED,
+    DICOM_SUFFIXES,
     HEAD,
+    READ,
     VOLUME_FORMATS,
     format_by_content,
     format_not_read,
     has_image_suffix,
+    is_dicom,
     is_no_image,
     is_own_result,
     is_volume,
@@ -131,19 +133,42 @@ def relative_names(names: Sequence[str]) -> list[str]:
     return ["/".join(p[shared:]) for p in parts]
 
 
-def _volumes(files: Sequence[NamedBytes], ignored: list[SourceFile]) -> tuple[list[Case], list[NamedBytes]]:
-    """Patients in formats of whole volumes, and the files that are in none of them."""
+def _volumes(
+    files: Sequence[NamedBytes],
+) -> tuple[list[Case], list[NamedBytes], list[SourceFile]]:
+    """Patients in formats of whole volumes, the files of other formats, and volumes of no patient."""
+    scans: list[NamedBytes] = []
     volumes: list[NamedBytes] = []
     rest: list[NamedBytes] = []
+    disguised: list[NamedBytes] = []
     for file in files:
-        (volumes if _is_volume(file) else rest).append(file)
-    if not volumes:
-        return [], rest, []
+        if _is_scan(file):
+            (disguised if has_image_suffix(file.name) else scans).append(file)
+        else:
+            (volumes if _is_volume(file) else rest).append(file)
+    # Among pictures, DICOM that is named as one is a picture that cannot be read.
+    pictures = any(has_image_suffix(file.name) for file in rest)
+    (rest if pictures else scans).extend(disguised)
+    found: list[Case] = []
+    left: list[SourceFile] = []
     # The libraries of these formats are loaded for files of theirs alone.
-    from brainseg.io import volume_files  # noqa: PLC0415
+    if scans:
+        from brainseg.io import dicom  # noqa: PLC0415
 
-    cases, left = volume_files.cases(volumes, rest)
-    return cases, rest, left
+        found, left = dicom.cases(scans)
+    if volumes:
+        from brainseg.io import volume_files  # noqa: PLC0415
+
+        more, unread = volume_files.cases(volumes, rest)
+        found, left = found + more, left + unread
+    return found, rest, left
+
+
+def _is_scan(file: NamedBytes) -> bool:
+    """DICOM, whatever its name: a preamble may begin as a picture does."""
+    if file.absent or is_junk(file.name):
+        return False
+    return file.name.lower().endswith(DICOM_SUFFIXES) or is_dicom(file.head(132))
 
 
 def _is_volume(file: NamedBytes) -> bool:
@@ -153,10 +178,10 @@ def _is_volume(file: NamedBytes) -> bool:
 
 
 def _told_apart(cases: list[Case]) -> tuple[Case, ...]:
-    """Sorted, and numbered where volumes have the name of other volumes or of slices."""
+    """Sorted, DICOM first as it came, in order of time; numbered where names are equal."""
     seen: Counter[str] = Counter()
     out = []
-    for case in sorted(cases, key=lambda case: natural(case.case_id)):
+    for case in sorted(cases, key=lambda case: ((), "") if case.kind == "dicom" else natural(case.case_id)):
         seen[case.case_id] += 1
         count = seen[case.case_id]
         out.append(case if count == 1 else replace(case, case_id=f"{case.case_id} ({count})"))
@@ -183,7 +208,7 @@ def _why_ignored(file: NamedBytes) -> str | None:
 
 
 def _not_read(what: str) -> str:
-    return f"{what} is not read in this release, only {ACCEPTED}"
+    return f"{what} is not read in this release, only {READ}"
 
 
 def _without_company(
@@ -217,8 +242,8 @@ def _without_company(
         return []
     raise InputError(
         f"{shown(PurePosixPath(unread[0].name).name)} cannot be used, as {_clause(unread[0].note)} "
-        f"({plural(len(unread), 'such file')} beside {plural(len(kept), 'image')}): "
-        f"give the folder of one patient's slices as {ACCEPTED} alone."
+        f"({plural(len(unread), 'such file')} beside {plural(len(kept), 'image')}, which alone would be read "
+        "as slices)."
     )
 
 
@@ -236,12 +261,14 @@ def _split_apart(found: list[_Found]) -> list[_Found]:
 
 
 def _nothing(ignored: Sequence[SourceFile]) -> str:
-    remedy = f"give one patient's slices as {ACCEPTED}, in a folder, a zip or as files."
+    remedy = f"give one patient's {READ}, in a folder, a zip or as files."
     if not ignored:
         return f"No files were given: {remedy}"
     for file in ignored:
         if file.note != _NO_IMAGE:
-            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {_clause(file.note)}: {remedy}"
+            # Readers' refusals hold their own remedy.
+            end = "." if ": " in file.note else f": {remedy}"
+            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {_clause(file.note)}{end}"
     first = shown(PurePosixPath(ignored[0].name).name)
     return f"No image among {plural(len(ignored), 'file')} (the first is {first}): {remedy}"
 

@@ -105,9 +105,10 @@ def _check(series: Sequence[SeriesInfo], chosen: set[str]) -> None:
                 f"{ROLES[role]}: choose one, by --sequence {role}={several[0].key} or in the table of series."
             )
     if not by_role["flair"]:
+        aside = listed((f"{shown(one.key)} ({one.why})" for one in series), most=6)
         raise InputError(
-            f"No FLAIR was recognised, which the networks need most: say which series it is, by --sequence "
-            f"flair=KEY or in the table of series; the keys are {_keys(series)}."
+            f"No FLAIR was recognised, which the networks need most, among {aside}: say which series it is, "
+            "by --sequence flair=KEY or in the table of series."
         )
 
 

@@ -8,13 +8,19 @@ import zlib
 from brainseg.io.names import IMAGE_SUFFIXES
 
 ACCEPTED = "TIFF, PNG or JPEG"
+"""Formats of pictures that are read."""
+
+READ = f"DICOM, NIfTI, {ACCEPTED}"
+"""Formats that are read."""
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 HEAD = 2**16
 """First bytes of a file that tell what it is; the fields that our own masks carry end before."""
 
 _SOFTWARE_TAG = 305
 
-VOLUME_FORMATS = ("DICOM", "FreeSurfer MGZ")
+VOLUME_FORMATS = ("FreeSurfer MGZ",)
 """Formats of whole studies that are not read; what lies beside them is rarely a study of its own."""
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img.gz", ".img")
@@ -24,9 +30,6 @@ ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".raw.gz", ".raw", ".zraw")
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 
 _NOT_READ = {
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".ima": "DICOM",
     ".mgz": "FreeSurfer MGZ",
     ".bmp": "a BMP image",
     ".gif": "a GIF image",

@@ -161,7 +161,7 @@ def _of_volumes(
     register: bool,
 ) -> Study:
     # The libraries of these formats are loaded for files of theirs alone.
-    from brainseg.io import volume_files, volumes  # noqa: PLC0415
+    from brainseg.io import dicom, volume_files, volumes  # noqa: PLC0415
 
     series = case.series
     unused = []
@@ -176,7 +176,8 @@ def _of_volumes(
     if spacing_mm is not None:
         unused.append("The stated spacing was not used: the files know their own.")
     case = replace(case, series=with_roles(series, roles))
-    study = volumes.assemble(case, volume_files.acquisitions(case), register=register)
+    decode = dicom.acquisitions if case.kind == "dicom" else volume_files.acquisitions
+    study = volumes.assemble(case, decode(case), register=register)
     return replace(study, notes=(*study.notes, *unused))
 
 

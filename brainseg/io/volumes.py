@@ -69,8 +69,8 @@ class Acquisition:
         frame: the frame of reference: two acquisitions that both name one, and another one, have no common
             world. None where the format has no such name.
         headers: as in `Origin`.
-        sides_known: the files say how the axes lie in the patient; otherwise `grid` is right in size alone.
         remarks: whole sentences for the user about how it was read.
+        sides_known: the files say how the axes lie in the patient; otherwise `grid` is right in size alone.
     """
 
     info: SeriesInfo
@@ -79,8 +79,8 @@ class Acquisition:
     format: VolumeFormat
     frame: str | None = None
     headers: tuple[Any, ...] = field(default=(), repr=False)
-    sides_known: bool = True
     remarks: tuple[str, ...] = ()
+    sides_known: bool = True
 
     @property
     def name(self) -> str:
