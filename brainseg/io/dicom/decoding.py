@@ -151,8 +151,15 @@ def _of_stack(case: Case, info: SeriesInfo, row: Row, stack: Stack, grid: Grid) 
         )
     if filling.lossy:
         remarks.append(f"Series {info.key} was compressed with loss of detail: results are less reliable.")
-    headers = filling.in_order()
-    return Acquisition(info, grid, pixels, "dicom", row.frame, headers, tuple(remarks))
+    return Acquisition(
+        info=info,
+        grid=grid,
+        pixels=pixels,
+        format="dicom",
+        frame=row.frame,
+        headers=filling.in_order(),
+        remarks=tuple(remarks),
+    )
 
 
 def _of_segmentation(case: Case, info: SeriesInfo, row: Row) -> Acquisition:
@@ -170,8 +177,15 @@ def _of_segmentation(case: Case, info: SeriesInfo, row: Row) -> Acquisition:
             header = without_pixels(dataset)
     except UnreadableError as error:
         raise _refused(case, info, file, error) from None
-    told = tuple(f"Series {info.key} {remark}." for remark in remarks)
-    return Acquisition(info, grid, pixels, "dicom", row.frame, (header,), told)
+    return Acquisition(
+        info=info,
+        grid=grid,
+        pixels=pixels,
+        format="dicom",
+        frame=row.frame,
+        headers=(header,),
+        remarks=tuple(f"Series {info.key} {remark}." for remark in remarks),
+    )
 
 
 def _refused(case: Case, info: SeriesInfo, file: int, error: UnreadableError) -> InputError:

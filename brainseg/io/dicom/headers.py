@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from brainseg.io.files import NamedBytes
@@ -94,11 +95,29 @@ def read_whole(data: bytes) -> FileDataset:
 
 
 def without_pixels(dataset: FileDataset) -> FileDataset:
-    """The same header, less what is large and no part of a description."""
-    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "IconImageSequence"):
-        if keyword in dataset:
-            del dataset[keyword]
+    """The same header for the writers of results: no pixels, nothing private to a maker, every value read.
+
+    To be called within `reading`.
+    """
+    pixels = {Tag(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
+    for tag in list(dataset.keys()):
+        if tag in pixels or tag.is_private or tag == Tag("IconImageSequence"):
+            del dataset[tag]
+    _settle(dataset)
     return dataset
+
+
+def _settle(dataset: Dataset) -> None:
+    """Convert every value now, while warnings are held back, and drop those that cannot be."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except Exception:
+            del dataset[tag]
+            continue
+        if element.VR == "SQ":
+            for item in element.value:
+                _settle(item)
 
 
 def check_deflated(data: bytes) -> None:
@@ -176,14 +195,16 @@ def kind_of(dataset: Dataset) -> UID:
     """The SOP class: which kind of object of the standard's a file is; empty where it does not say."""
     meta = getattr(dataset, "file_meta", None)
     inside = text(dataset, "SOPClassUID")
-    return UID(inside or (text(meta, "MediaStorageSOPClassUID") if meta is not None else ""))
+    said = inside or (text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    # pydicom would warn of a damaged one, and repeat it.
+    return UID(said, config.IGNORE)
 
 
 def syntax_of(dataset: Dataset) -> UID | None:
     """The transfer syntax that the file names."""
     meta = getattr(dataset, "file_meta", None)
     try:
-        return UID(meta.TransferSyntaxUID) if meta is not None else None
+        return UID(meta.TransferSyntaxUID, config.IGNORE) if meta is not None else None
     except Exception:
         return None
 
@@ -193,6 +214,7 @@ def _parsed(data: bytes, tags: Sequence[str]) -> tuple[FileDataset, bool]:
     stream = io.BytesIO(data)
     header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(tags))
     header.buffer = None
+    _settle(header)
     return header, stream.read(4) in _PIXELS
 
 

@@ -17,46 +17,46 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
 )
 
+from brainseg.io.dicom import jpeg
 from brainseg.io.dicom.headers import items, number, syntax_of, text, whole, words
 from brainseg.io.readers.reader import UnreadableError
 
 _CUT_SHORT = "is cut short, it lacks pixels that its header declares: copy or export it again."
 
-_J2K = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
-_JPEG = (
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
+_NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
 )
-# The decoder that is fast and refuses damaged data; another is used where it is not installed.
+_J2K = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+_JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
+# The one decoder used of each compression: GDCM and pylibjpeg-rle, of which pydicom knows too, take the whole
+# process down over damaged data.
 _PLUGINS = {
     **dict.fromkeys(_J2K, "pylibjpeg"),
-    RLELossless: "pylibjpeg",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEGBaseline8Bit: "pillow",
+    **dict.fromkeys(_JPEG_LS, "pyjpegls"),
+    **dict.fromkeys(jpeg.SYNTAXES, jpeg.PLUGIN),
+    RLELossless: "pydicom",
 }
 _PACKAGES = {
     **dict.fromkeys(_J2K, "pylibjpeg and pylibjpeg-openjpeg"),
-    RLELossless: "pylibjpeg-rle",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
+    **dict.fromkeys(_JPEG_LS, "pyjpegls"),
 }
+
+jpeg.register()
 
 
 def frames_of(dataset: FileDataset, frames: Sequence[int]) -> npt.NDArray[Any]:
@@ -79,18 +79,17 @@ def frames_of(dataset: FileDataset, frames: Sequence[int]) -> npt.NDArray[Any]:
 
 
 def _check_decoder(syntax: UID) -> None:
+    if syntax in _NATIVE:
+        return
     # A private identifier may be anything; the standard's have a name.
     name = syntax.name if not syntax.is_private and syntax.name != str(syntax) else ""
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
+    if syntax not in _PLUGINS:
         what = f"is stored as {name}" if name else "is stored in a way of its maker's own"
-        raise UnreadableError(f"{what}, which is not read: export it uncompressed.") from None
-    if not decoder.is_available:
-        package = _PACKAGES.get(syntax, "python-gdcm")
+        raise UnreadableError(f"{what}, which is not read: export it uncompressed.")
+    if _PLUGINS[syntax] not in get_decoder(syntax).available_plugins:
         raise UnreadableError(
-            f"is compressed as {name}, for which no decoder is installed: install {package}, or export it "
-            "uncompressed."
+            f"is compressed as {name}, for which no decoder is installed: install {_PACKAGES[syntax]}, or "
+            "export it uncompressed."
         )
 
 
@@ -108,11 +107,11 @@ def check_pixels(dataset: FileDataset) -> None:
     rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     frames = whole(dataset, "NumberOfFrames") or 1
     data = dataset.PixelData
-    if syntax is None or not syntax.is_encapsulated:
+    if syntax is None or syntax in _NATIVE:
         if len(data) < get_expected_length(dataset):
             raise UnreadableError(_CUT_SHORT)
         return
-    if syntax not in (*_J2K, *_JPEG):
+    if syntax == RLELossless:
         return
     count = 0
     for count, frame in enumerate(generate_frames(data, number_of_frames=frames), 1):  # noqa: B007
@@ -140,14 +139,10 @@ def _decoded(dataset: FileDataset) -> npt.NDArray[Any]:
         # Files without a meta header say nothing of compression, and are not compressed.
         dataset.ensure_file_meta()
         little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
-        syntax = UID(
-            "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
-        )
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        syntax = ImplicitVRLittleEndian if implicit else explicit
         dataset.file_meta.TransferSyntaxUID = syntax
-    decoder = get_decoder(syntax)
-    wanted = _PLUGINS.get(syntax, "")
-    plugin = wanted if wanted in decoder.available_plugins else ""
-    pixels, _ = decoder.as_array(dataset, raw=True, decoding_plugin=plugin)
+    pixels, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=_PLUGINS.get(syntax, ""))
     return np.asarray(pixels).reshape(frames, rows, columns)
 
 

@@ -82,7 +82,7 @@ _DENSITY = _any(r"\bpd\b", r"\bpdw\b", r"proton")
 _BEFORE = _any(
     r"\b(?:w ?o|wo|without|non?|un|ohne|sans|sin|pre)[ +]*(?:contrast|con|gado?|gd|km|mdc|ce|c|inj)\b",
     r"\bpre\b", r"\bw ?o\b", r"\bwithout\b", r"\bnativ[eo]?\b", r"\bunenhanced\b", r"\bnoncon\w*",
-    r"\bt1 ?pre", r"\bplain\b", r"\bt1n\b",
+    r"\bt1pre\b", r"\bplain\b", r"\bt1n\b",
 )  # fmt: skip
 _AFTER = _any(
     r"\+ ?(?:c|gd|gado?|km|contrast)\b", r"\bc ?\+", r"\bpost(?!er| fossa)", r"\bgd\b", r"\bgado?", r"\bce\b",
