@@ -54,7 +54,7 @@ def places(affine: Matrix, shape: tuple[int, ...]) -> Matrix:
 def lesion(affine: Matrix, shape: tuple[int, ...], radius: float = 16.0) -> npt.NDArray[np.uint8]:
     """1 within `radius` mm of `LESION_MM`."""
     away = np.linalg.norm(places(affine, shape) - LESION_MM, axis=-1)
-    return (away < radius).astype(np.uint8)
+    return np.asarray(away < radius, np.uint8)
 
 
 def head(affine: Matrix, shape: tuple[int, ...], bright: float = 300.0) -> npt.NDArray[np.int16]:
@@ -63,7 +63,7 @@ def head(affine: Matrix, shape: tuple[int, ...], bright: float = 300.0) -> npt.N
     inside = ((where / (70.0, 85.0, 70.0)) ** 2).sum(axis=-1)
     values = 100.0 * (inside < 1) + 40.0 * (inside < 0.8) + 0.2 * where[..., 0] * (inside < 0.8)
     values += bright * np.exp(-((np.linalg.norm(where - LESION_MM, axis=-1) / 16.0) ** 2)) * (inside < 1)
-    return np.maximum(values, 0).astype(np.int16)
+    return np.asarray(np.maximum(values, 0), np.int16)
 
 
 def nifti(values: npt.NDArray[Any], affine: Matrix, cls: type = nib.Nifti1Image) -> bytes:

@@ -7,7 +7,7 @@ import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -141,7 +141,9 @@ def test_a_brats_case_of_the_sample_gives_the_dice_of_its_tiffs() -> None:
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("scale", [None, (0.25, -3.0)])
-def test_values_are_nibabels(dtype: str, endian: str, scale: tuple[float, float] | None) -> None:
+def test_values_are_nibabels(
+    dtype: str, endian: Literal["<", ">"], scale: tuple[float, float] | None
+) -> None:
     values = (noise() % 120).astype(dtype)
     image = nib.Nifti1Image(values, affine_of(spacing=(1, 1, 5), shape=SMALL), dtype=dtype)
     image.header.set_slope_inter(*(scale or (1, 0)))
@@ -479,6 +481,9 @@ def test_any_field_of_the_world_is_a_study_or_one_sentence(
 
 def test_values_beyond_the_range_of_floats() -> None:
     """Slope and intercept beyond what the voxels' type holds."""
-    data = with_header(lambda h: (h.__setitem__("scl_slope", 1e38), h.__setitem__("scl_inter", 1e38)))
-    study = read(one(data))
+
+    def change(header: Any) -> None:
+        header["scl_slope"] = header["scl_inter"] = 1e38
+
+    study = read(one(with_header(change)))
     assert np.isfinite(study.slices).all()

@@ -40,8 +40,8 @@ _SPACED = {
     "metaimage": re.compile(rb"^[ \t]*ElementSpacing[ \t]*=", re.M | re.I),
     "nrrd": re.compile(rb"^space(?: dimension)?:[ \t]*(?:left|right|lps|ras|las)", re.M | re.I),
 }
-# Sought in all that may be a header to the library, not in what is one to us: NRRD's ends at the latest before
-# an empty line.
+# Sought in all that may be a header to the library, not in what is one to us: NRRD's ends at the latest
+# before an empty line.
 _ELSEWHERE = {
     "metaimage": re.compile(rb"ElementDataFile.*ElementDataFile", re.S),
     "nrrd": re.compile(rb"data[ \t]*file[ \t]*:", re.I),
