@@ -164,6 +164,9 @@ def resample(
     whole = _whole_voxels(step, shape)
     if whole is not None:
         return _gathered(volume, *whole, target.shape, planes)
+    straight = _straight(step, shape)
+    if straight is not None:
+        return _by_axis(volume, *straight, target.shape, order, planes)
     return _interpolated(volume, step, target.shape, order, planes)
 
 
@@ -281,6 +284,67 @@ def _gathered(
         if part.size:
             plane[rows, columns] = part[0] if planes == 1 else part.mean(axis=0, dtype=np.float32)
     return out
+
+
+def _straight(
+    step: Affine, shape: tuple[int, ...]
+) -> tuple[Turn, tuple[float, ...], tuple[float, ...]] | None:
+    """As `_whole_voxels` for axes that run along each other at any spacing: turn, steps and starts."""
+    used = np.abs(step[:3, :3])
+    order = tuple(int(axis) for axis in used.argmax(axis=0))
+    across = used.copy()
+    across[list(order), range(3)] = 0
+    if sorted(order) != [0, 1, 2] or (across @ np.array(shape)).max() > _SAME:
+        return None
+    turn = Turn((order[0], order[1], order[2]), (False, False, False))
+    steps = tuple(float(step[axis, target]) for target, axis in enumerate(order))
+    return turn, steps, tuple(float(step[axis, 3]) for axis in order)
+
+
+def _by_axis(
+    volume: npt.NDArray[Any],
+    turn: Turn,
+    steps: tuple[float, ...],
+    starts: tuple[float, ...],
+    shape: tuple[int, int, int],
+    order: int,
+    planes: int,
+) -> FloatArray:
+    """Linear interpolation one axis after another, which is many times faster than at points."""
+    turned = turn.apply(volume)
+    extents = (shape[0] * planes, *shape[1:])
+    ats = [
+        start + step * np.arange(n, dtype=np.float64)
+        for start, step, n in zip(starts, steps, extents, strict=True)
+    ]
+    known = [np.abs(at + 0.5 - n / 2) < n / 2 + _SAME for at, n in zip(ats, turned.shape, strict=True)]
+    ends = [_neighbours(at, n, order) for at, n in zip(ats, turned.shape, strict=True)]
+    first, second, weight = ends[0]
+    out = np.zeros(shape, np.float32)
+    for index in range(shape[0]):
+        at = [n for n in range(index * planes, (index + 1) * planes) if known[0][n]]
+        if not at:
+            continue
+        total = np.zeros(turned.shape[1:], np.float32)
+        for n in at:
+            total += turned[first[n]] * (1 - weight[n])
+            if weight[n]:
+                total += turned[second[n]] * weight[n]
+        total /= len(at)
+        for axis, (low, high, part) in enumerate(ends[1:]):
+            part = part[:, np.newaxis] if axis == 0 else part  # noqa: PLW2901
+            total = total.take(low, axis) * (1 - part) + total.take(high, axis) * part
+        out[index] = total * known[1][:, np.newaxis] * known[2]
+    return out
+
+
+def _neighbours(
+    at: npt.NDArray[np.float64], n: int, order: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
+    """Indices below and above each place, and the weight of the one above."""
+    at = np.clip(np.floor(at + 0.5) if order == 0 else at, 0, n - 1)
+    low = np.floor(at).astype(np.intp)
+    return low, np.minimum(low + 1, n - 1), (at - low).astype(np.float32)
 
 
 def _interpolated(

@@ -144,13 +144,17 @@ def in_the_world(volume: np.ndarray, source: Grid, target: Grid, order: int, pla
 
 
 @quick
-@given(st.integers(0, 10**6), st.sampled_from([0, 1]), st.sampled_from([1, 2, 5]))
-def test_resampling_is_done_in_the_world(seed: int, order: int, planes: int) -> None:
+@given(st.integers(0, 10**6), st.sampled_from([0, 1]), st.sampled_from([1, 2, 5]), st.booleans())
+def test_resampling_is_done_in_the_world(seed: int, order: int, planes: int, along: bool) -> None:
+    """Of grids turned against each other in any way, or only stretched along each other's axes."""
     rng = np.random.default_rng(seed)
     matrices = []
+    turn = Rotation.random(random_state=rng).as_matrix()
     for _ in range(2):
         matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.random(random_state=rng).as_matrix() * rng.uniform(0.5, 3, 3)
+        own = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
+        axes = turn @ own if along else Rotation.random(random_state=rng).as_matrix()
+        matrix[:3, :3] = axes * rng.uniform(0.5, 3, 3)
         matrix[:3, 3] = rng.normal(0, 3, 3)
         matrices.append(matrix)
     source, target = Grid(matrices[0], (7, 6, 5)), Grid(matrices[1], (3, 5, 6))

@@ -143,8 +143,8 @@ def assemble(case: Case, acquisitions: Iterable[Acquisition], *, register: bool 
             frame, said = _frame(one)
             placed["flair"] = frame.lay(one.pixels, one.grid)
             notes += [*one.remarks, *said]
-            # What lies elsewhere is needed no more.
-            frame = replace(frame, flair=replace(one, pixels=one.pixels if register else one.pixels[:0]))
+            if not register:  # its own voxels are needed no more, and are large
+                frame = replace(frame, flair=replace(one, pixels=np.empty(0)))
             for early in waiting:
                 place(early, frame)
             waiting.clear()
@@ -319,8 +319,10 @@ def _mask(one: Acquisition, frame: _Frame, moves: dict[str, Affine]) -> tuple[Bo
     if not marked.any():
         return np.zeros(frame.grid.shape, np.bool_), [*notes, f"The mask {one.name} marks no tumour."]
     out: BoolArray = np.asarray(frame.lay(marked, one.grid, order=0) >= 0.5)
-    where = one.grid.world(np.argwhere(marked))
-    voxels = flair.grid.voxels(where)
+    # Some of the voxels tell as much as millions.
+    indices = np.flatnonzero(marked)
+    some = np.unravel_index(indices[:: max(1, len(indices) // 100_000)], marked.shape)
+    voxels = flair.grid.voxels(one.grid.world(np.stack(some, axis=-1)))
     lost = 1 - float(((voxels > -0.52) & (voxels < np.array(flair.grid.shape) - 0.48)).all(axis=-1).mean())
     if lost > 0.999:
         raise InputError(
@@ -344,13 +346,13 @@ def _tumour(one: Acquisition) -> tuple[BoolArray, list[str]]:
     values = one.pixels
     if values.dtype == np.bool_:
         return values, []
-    found = np.unique(values)
+    found = np.unique(values[values != 0])
     if len(found) > _MOST_LABELS or (found < 0).any() or (found != np.round(found)).any():
         raise InputError(
-            f"{one.name} is taken as a mask, but holds {len(found):,} different values from {found[0]:g} to "
+            f"{one.name} is taken as a mask, but holds {len(found):,} values beside 0, from {found[0]:g} to "
             f"{found[-1]:g}, where labels are few whole numbers: save it as labels, or take it as an image."
         )
-    labels = [int(v) for v in found if v]
+    labels = [int(v) for v in found]
     names = dict(one.info.segments)
     if one.info.labels:
         missing = [label for label in one.info.labels if label not in labels and label not in names]
