@@ -51,6 +51,8 @@ KEEPERS = {
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
     "kagglehub": set[str](),
+    "pydicom": {"io", "report"},
+    "highdicom": {"io", "report"},
     "pickle": set[str](),
 }
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
