@@ -50,6 +50,10 @@ KEEPERS = {
     "starlette": {"ui"},
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
+    "nibabel": {"io", "report"},
+    "pydicom": {"io", "report"},
+    "highdicom": {"io", "report"},
+    "SimpleITK": {"io"},
     "kagglehub": set[str](),
     "pydicom": {"io", "report"},
     "highdicom": {"io", "report"},
@@ -190,6 +194,10 @@ def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:
         "gradio",
         "albumentations",
         "nilearn",
+        "nibabel",
+        "pydicom",
+        "highdicom",
+        "SimpleITK",
     }
     for name, modules in zip(names, steps, strict=True):
         assert name in modules

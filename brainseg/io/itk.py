@@ -40,7 +40,12 @@ _SPACED = {
     "metaimage": re.compile(rb"^[ \t]*ElementSpacing[ \t]*=", re.M | re.I),
     "nrrd": re.compile(rb"^space(?: dimension)?:[ \t]*(?:left|right|lps|ras|las)", re.M | re.I),
 }
-_DATA_FILE = re.compile(rb"^data ?file:", re.M | re.I)
+# Sought in all that may be a header to the library, not in what is one to us: NRRD's ends at the latest before
+# an empty line.
+_ELSEWHERE = {
+    "metaimage": re.compile(rb"ElementDataFile.*ElementDataFile", re.S),
+    "nrrd": re.compile(rb"data[ \t]*file[ \t]*:", re.I),
+}
 
 
 def format_of(name: str, head: bytes) -> VolumeFormat | None:
@@ -184,8 +189,10 @@ def _reader(file: NamedBytes, kind: VolumeFormat, image: NamedBytes | None) -> I
                 "does not say how it lies in the patient: export it with directions and spacing in mm, or as "
                 "NIfTI."
             )
-    if kind == "nrrd" and _DATA_FILE.search(head):
-        raise UnreadableError("has its voxels in another file: save it as one .nrrd file.")
+    end = data.find(b"\n\n") if kind == "nrrd" else -1
+    if _ELSEWHERE[kind].search(data, 0, end if end >= 0 else len(data)):
+        whole = ".nrrd" if kind == "nrrd" else ".mha"
+        raise UnreadableError(f"has its voxels in another file: save it as one {whole} file.")
     parts = [data]
     if kind == "metaimage":
         beside = voxels_file(head)
@@ -265,7 +272,8 @@ def _segments(reader: Any, volumes: int) -> tuple[tuple[tuple[int, str], ...], t
     Where segments overlap they lie in several volumes, and a value may stand for two of them: their labels
     are then 1, 2, ... in the order of the file.
     """
-    said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    keys = [key for key in reader.GetMetaDataKeys() if key.startswith("Segment") and key.isascii()]
+    said = {key: reader.GetMetaData(key) for key in keys}
     segments, parts = [], []
     for index in range(len(said)):
         value, layer = said.get(f"Segment{index}_LabelValue", ""), said.get(f"Segment{index}_Layer", "0")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from brainseg.grid import Grid, furthest_mm, inside, resample, to_axial
 from brainseg.io import itk
 from brainseg.io.cases import Case, relative_names
-from brainseg.io.limits import MAX_SLICES, MAX_VOXELS
+from brainseg.io.limits import MAX_SIDE, MAX_SLICES, MAX_VOXELS
 from brainseg.io.plausible import about_masks
 from brainseg.io.readers import UnreadableError
 from brainseg.io.series import ROLES, Role, SeriesInfo
@@ -205,10 +205,11 @@ def _frame(flair: Acquisition) -> tuple[_Frame, list[str]]:
     if flair.grid.is_oblique:
         notes.append("FLAIR is oblique: its own planes nearest to axial are shown, none was straightened.")
     slices, height, width = grid.shape
-    if slices > MAX_SLICES or slices * height * width > MAX_VOXELS:
+    if slices > MAX_SLICES or max(height, width) > MAX_SIDE or slices * height * width > MAX_VOXELS:
         raise InputError(
             f"{flair.name} makes {slices:,} slices of {height:,} x {width:,} pixels, more than "
-            f"{MAX_SLICES:,} slices or {MAX_VOXELS // 10**6} million voxels: give it as the scanner made it."
+            f"{MAX_SLICES:,} slices, {MAX_SIDE:,} pixels a side or {MAX_VOXELS // 10**6} million voxels: "
+            "give it as the scanner made it."
         )
     return _Frame(grid, flair), notes
 
