@@ -55,8 +55,6 @@ KEEPERS = {
     "highdicom": {"io", "report"},
     "SimpleITK": {"io"},
     "kagglehub": set[str](),
-    "pydicom": {"io", "report"},
-    "highdicom": {"io", "report"},
     "pickle": set[str](),
 }
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "brainseg").rglob("*.py"))]
