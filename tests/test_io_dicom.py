@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,12 +19,15 @@ import SimpleITK
 from dicom_maker import FLAIR, OBLIQUE, POST, PRE, Disc, Geometry, Visit
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
+import brainseg
 from brainseg.io.cases import Case
 from brainseg.io.dicom import acquisitions, cases
 from brainseg.io.files import NamedBytes, collect
 from brainseg.io.series import Role
 from brainseg.io.sniff import is_dicom
 from brainseg.io.volumes import Acquisition
+from brainseg.measure.metrics import dice
+from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import InputError
 
 RAS = np.diag([-1.0, -1.0, 1.0])
@@ -481,12 +485,28 @@ def test_nothing_of_a_header_is_logged_or_warned(
     assert caplog.text == out == err == ""
 
 
-def test_headers_hold_nothing_private_and_can_be_read_in_silence(disc: Disc) -> None:
+def test_headers_hold_nothing_private_and_can_be_sent_to_another_process() -> None:
     dataset = maker.datasets(volume()[:1], 4)[0]
     dataset.add_new(0x00291010, "OB", b"private")
-    dataset.add_new(0x00081140, "SQ", [])
     found = decoded({"A": maker.as_bytes(dataset)})
     (header,) = found.headers
     assert 0x00291010 not in header
     assert header.PatientID == maker.PATIENT
-    assert header.buffer is None
+    assert pickle.loads(pickle.dumps(header)) == header
+
+
+def test_the_disc_is_segmented_as_the_slices_are(disc: Disc, tmp_path: Path) -> None:
+    maker.write_disc(tmp_path / "CD", disc)
+    slices, scan = brainseg.read_study(SYNTHETIC_GLIOMA), brainseg.read_study(tmp_path / "CD")
+    assert scan.case_id.startswith("study-")
+    assert scan.spacing_mm == pytest.approx(OBLIQUE.spacing)
+    assert scan.orientation == "LPS"
+    assert np.array_equal(scan.slices, slices.slices)
+    assert scan.reference is not None
+    assert slices.reference is not None
+    assert np.array_equal(scan.reference, slices.reference)
+    predictor = brainseg.Predictor(brainseg.load("unet"), "cpu")
+    found = [brainseg.find(predictor.predict(study, attention=False)).mask for study in (slices, scan)]
+    figures = [dice(mask, slices.reference) for mask in found]
+    assert all(isinstance(figure, float) and figure > 0.5 for figure in figures)
+    assert figures[0] == pytest.approx(figures[1], abs=0.01)

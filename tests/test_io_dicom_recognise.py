@@ -24,6 +24,8 @@ DESCRIPTIONS = {
         "T2W_FLAIR",
         "t2_space_dark-fluid_sag_p3_iso",
         "AXIAL FLAIR RF2_150",
+        "AX FLAIR ASSET",
+        "PRE-OP AX FLAIR",
     ],
     "pre": [
         "AX T1",
@@ -42,6 +44,8 @@ DESCRIPTIONS = {
         "3D T1 MPRAGE ohne KM",
         "AX T1 unenhanced",
         "T1-axial",
+        "AX T1 POST-OP",
+        "AX T1 FA 15",
         "BRAVO T1 pre gad",
     ],
     "post": [
@@ -64,6 +68,7 @@ DESCRIPTIONS = {
         "AXIAL T1 GD-DTPA",
         "AX T1 W CONTRAST",
         "T1 FLAIR POST",
+        "PRE-OP STEALTH T1 POST",
     ],
     None: [
         "3-PLANE LOC",
@@ -97,6 +102,10 @@ DESCRIPTIONS = {
         "AX T1 DCE",
         "fMRI BOLD",
         "T1 PRE AND POST",
+        "AX T1 W/WO",
+        "AX T1 WITH AND WITHOUT CONTRAST",
+        "ASSET CALIBRATION",
+        "T1 MAPPING",
         "",
         "HEAD",
     ],

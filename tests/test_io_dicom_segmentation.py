@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from dicom_maker import OBLIQUE
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 from test_io_dicom import only, taken, volume
 
 from brainseg.io.dicom import acquisitions
@@ -88,6 +89,18 @@ def test_a_fractional_segmentation_is_cut_at_a_half() -> None:
     assert found.remarks == ("Series 9 is fractional; voxels of a half and more count as marked.",)
     # The file holds 255 steps.
     assert np.array_equal(on_images(found) > 0, np.round(values * 255) / 255 >= 0.5)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=lambda uid: uid.name)
+def test_compressed_segmentations(syntax: UID) -> None:
+    images = maker.datasets(volume((3, 40, 48)), 4)
+    values = np.linspace(0, 1, 3 * 40 * 48).reshape(3, 40, 48).astype(np.float32)
+    seg = maker.segmentation(images, {"A": values > 0}, 9, kind="FRACTIONAL", values=values)
+    members = {**maker.files({"S": images}), "SEG": maker.as_bytes(seg)}
+    plain = mask(members).pixels
+    assert 0 < np.count_nonzero(plain) < plain.size
+    members["SEG"] = maker.as_bytes(seg, syntax)
+    assert np.array_equal(mask(members).pixels, plain)
 
 
 def test_a_label_map_segmentation() -> None:

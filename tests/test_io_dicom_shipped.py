@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import pydicom.data
 import pytest
+from pydicom.data.data_manager import DATA_ROOT
 
 from brainseg.io.dicom import acquisitions, cases
 from brainseg.io.files import NamedBytes
 from brainseg.types import InputError
 
-ROOT = Path(pydicom.data.DATA_ROOT)
+ROOT = Path(DATA_ROOT)
 
 NO_DICOM = "it is not a DICOM image, or is damaged: copy or export it again"
 NO_PIXELS = "MR Image without pixels"

@@ -54,8 +54,10 @@ def reading() -> Iterator[None]:
     try:
         with quiet(*LOGGERS):
             yield
-    except (UnreadableError, MemoryError):
+    except UnreadableError:
         raise
+    except MemoryError:
+        raise UnreadableError("needs more memory than there is: choose a smaller series.") from None
     # Parsers and decoders of hostile bytes raise almost anything, and put values into it.
     except Exception:
         raise UnreadableError(DAMAGED) from None

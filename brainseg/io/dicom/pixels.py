@@ -146,6 +146,24 @@ def _decoded(dataset: FileDataset) -> npt.NDArray[Any]:
     return np.asarray(pixels).reshape(frames, rows, columns)
 
 
+def decompress(dataset: FileDataset) -> None:
+    """Make compressed pixels native in place, by the decoders chosen here; to be called within `reading`.
+
+    Raises:
+        UnreadableError: as `frames_of`.
+    """
+    check_pixels(dataset)
+    if syntax_of(dataset) in (None, *_NATIVE):
+        return
+    stored = _decoded(dataset)
+    dataset.PixelData = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+    dataset["PixelData"].is_undefined_length = False
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        dataset.pop(keyword, None)
+
+
 def _inverted(stored: npt.NDArray[Any], dataset: FileDataset) -> npt.NDArray[Any]:
     if stored.dtype.kind not in "iu":
         return np.asarray(-stored)

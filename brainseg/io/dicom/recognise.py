@@ -16,7 +16,8 @@ def _any(*patterns: str) -> re.Pattern[str]:
 
 _LOCALIZER = _any(
     r"\blocali[sz]er", r"\bloc\b", r"\bscout", r"\baah", r"\bsurvey", r"\b(?:3|three) ?plane", r"\bpilot\b",
-    r"\bcalib", r"\basset\b", r"\bsmart ?brain", r"\bshim", r"\bref(?:erence)? scan", r"\btopogram",
+    r"\bcalib", r"\basset cal", r"^asset$", r"\bsmart ?brain", r"\bshim", r"\bref(?:erence)? scan",
+    r"\btopogram",
 )  # fmt: skip
 # In the order in which they are asked: a map is of diffusion before it is anything else.
 _SET_ASIDE = (
@@ -24,7 +25,7 @@ _SET_ASIDE = (
         "a series or map of diffusion",
         _any(
             r"\bdwi", r"diffusion", r"\bdiff\b", r"\bdti\b", r"\be?adc\b", r"apparent", r"\btrace",
-            r"\bb ?(?:500|[1-4]000)\b", r"\bfa\b", r"tensor", r"colfa", r"\bresolve\b", r"dwibs",
+            r"\bb ?(?:500|[1-4]000)\b", r"\bfa\b(?! ?\d)", r"tensor", r"colfa", r"\bresolve\b", r"dwibs",
         ),
     ),
     (
@@ -54,6 +55,7 @@ _SET_ASIDE = (
 )  # fmt: skip
 _MAP = _any(
     r"\bmaps?\b",
+    r"\bmapping\b",
     r"field ?map",
     r"\bb[01] ?map",
     r"\bt1 ?map",
@@ -81,12 +83,14 @@ _DENSITY = _any(r"\bpd\b", r"\bpdw\b", r"proton")
 
 _BEFORE = _any(
     r"\b(?:w ?o|wo|without|non?|un|ohne|sans|sin|pre)[ +]*(?:contrast|con|gado?|gd|km|mdc|ce|c|inj)\b",
-    r"\bpre\b", r"\bw ?o\b", r"\bwithout\b", r"\bnativ[eo]?\b", r"\bunenhanced\b", r"\bnoncon\w*",
+    r"\bpre\b(?! ?op)", r"\bw ?o\b", r"\bwithout\b", r"\bnativ[eo]?\b", r"\bunenhanced\b", r"\bnoncon\w*",
     r"\bt1pre\b", r"\bplain\b", r"\bt1n\b",
 )  # fmt: skip
+_BOTH = _any(r"\bw ?(?:and )?w ?o\b", r"\bwith and without\b")
 _AFTER = _any(
-    r"\+ ?(?:c|gd|gado?|km|contrast)\b", r"\bc ?\+", r"\bpost(?!er| fossa)", r"\bgd\b", r"\bgado?", r"\bce\b",
-    r"\bcontrast", r"\bcon\b", r"\bkm\b", r"\bmdc\b", r"\bt1 ?(?:c|ce|gd|post)\b", r"\benhanced\b", r"\binj",
+    r"\+ ?(?:c|gd|gado?|km|contrast)\b", r"\bc ?\+", r"\bpost(?!er| fossa| ?op| ?surg)", r"\bgd\b",
+    r"\bgado?", r"\bce\b", r"\bcontrast", r"\bcon\b", r"\bkm\b", r"\bmdc\b", r"\bt1 ?(?:c|ce|gd)\b",
+    r"\bt1post\b", r"\benhanced\b", r"\binj",
     r"gadovist|dotarem|magnevist|prohance|multihance|omniscan|clariscan",
 )  # fmt: skip
 _MOSAIC = "a Siemens mosaic, many slices in one picture: export it as single slices or as enhanced MR"
@@ -229,7 +233,7 @@ def _by_times(facts: Facts) -> tuple[str, str]:
 def _contrast(facts: Facts, said: str, why: str) -> Guess:
     before = bool(_BEFORE.search(said))
     after = bool(_AFTER.search(_BEFORE.sub(" ", said)))
-    if before and after:
+    if (before and after) or _BOTH.search(said):
         return Guess(None, "its description speaks of before and of after contrast: choose which it is")
     if after:
         return Guess("post", f"{ROLES['post']} {why}")

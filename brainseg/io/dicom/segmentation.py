@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from brainseg.grid import Grid
 from brainseg.io.dicom.headers import items, number, whole, words
-from brainseg.io.dicom.pixels import check_pixels
+from brainseg.io.dicom.pixels import decompress
 from brainseg.io.limits import MAX_SIDE, MAX_VOXELS
 from brainseg.io.readers.reader import UnreadableError
 
@@ -38,7 +38,8 @@ def labels_of(
     rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     if max(rows, columns) > MAX_SIDE or rows * columns * frames > 4 * MAX_VOXELS:
         raise UnreadableError(_TOO_LARGE)
-    check_pixels(dataset)
+    # highdicom would leave the choice of decoder to pydicom.
+    decompress(dataset)
     parsed = Segmentation.from_dataset(dataset, copy=False)
     remarks = []
     if words(dataset, "SegmentationType")[:1] == ("FRACTIONAL",):
