@@ -17,13 +17,19 @@ CHANNELS = ("pre", "flair", "post")
 
 RESEARCH_USE = "Research use only, not a medical device."
 
+Affine = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 FileRole = Literal["slice", "mask", "ignored"]
+VolumeFormat = Literal["nifti", "dicom", "metaimage", "nrrd"]
 Keep = Literal["all", "largest"]
 Say = Callable[[str, int, int], None]
 """Told in a sentence what is being done, how much of it is done, and how much there is."""
+
+# World axis that a letter of an orientation lies on, and whether it is its positive end in RAS+.
+_WORLD_AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+_SIGNS = {"R": 1, "L": -1, "A": 1, "P": -1, "S": 1, "I": -1}
 
 
 class BrainsegError(Exception):
@@ -67,6 +73,26 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """The grid that a study's FLAIR had in its files, and what a writer needs to answer in their format.
+
+    Attributes:
+        affine: (4, 4) from (slice, row, column, 1) of the files' own voxel order to millimetres in RAS+.
+        shape: (S, H, W) in that order. NIfTI's, MetaImage's and NRRD's arrays (i, j, k) count columns, rows
+            and slices, so theirs is (k, j, i).
+        format: of the FLAIR's file.
+        headers: known to that format's writer alone. NIfTI: the nibabel header as read. DICOM: one Dataset
+            without pixels a slice, in the order of `shape`; of an enhanced multi-frame file the one there is.
+            MetaImage, NRRD: none, `affine` says all.
+    """
+
+    affine: Affine
+    shape: tuple[int, int, int]
+    format: VolumeFormat
+    headers: tuple[Any, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Study:
     """One patient's volume.
 
@@ -79,9 +105,13 @@ class Study:
         spacing_mm: between slices, between rows, between columns, in mm; None when unknown.
         orientation: anatomical axes, for instance ``"LPS"``; None when unknown.
         notes: what was assumed while reading, in sentences for the user.
+        affine: (4, 4) from (slice, row, column, 1) of `slices` to millimetres in RAS+; None when unknown.
+            Slices are then axial, in the order of `brainseg.grid.to_axial`. Without an orientation it is
+            right in sizes alone.
+        origin: the grid that results go back to; None where the files knew no space.
 
     Raises:
-        ValueError: if the arrays do not fit together.
+        ValueError: if the arrays do not fit together, or spacing and orientation do not fit the affine.
     """
 
     slices: npt.NDArray[Any]
@@ -92,6 +122,8 @@ class Study:
     spacing_mm: Spacing | None = None
     orientation: str | None = None
     notes: tuple[str, ...] = ()
+    affine: Affine | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if self.slices.ndim != 4 or self.slices.shape[-1] != len(CHANNELS):
@@ -103,6 +135,25 @@ class Study:
                 raise ValueError(f"reference is {self.reference.shape}, slices are {self.shape}")
             if self.reference.dtype != np.bool_:
                 raise ValueError(f"reference must be bool, not {self.reference.dtype}")
+        if self.affine is not None:
+            self._check_affine(self.affine)
+        elif self.origin is not None:
+            raise ValueError("an origin needs the affine of the slices")
+
+    def _check_affine(self, affine: Affine) -> None:
+        if affine.shape != (4, 4):
+            raise ValueError(f"the affine must be (4, 4), not {affine.shape}")
+        steps = affine[:3, :3]
+        if self.spacing_mm is None or not np.allclose(np.linalg.norm(steps, axis=0), self.spacing_mm):
+            raise ValueError(f"a spacing of {self.spacing_mm} does not fit the affine")
+        if self.orientation is None:  # sizes may be known without sides
+            return
+        # Letters name the directions of columns, rows and slices; each axis must point that way at all.
+        letters = self.orientation[::-1]
+        if len(letters) != 3 or any(
+            steps[_WORLD_AXES[letter], axis] * _SIGNS[letter] < 0 for axis, letter in enumerate(letters)
+        ):
+            raise ValueError(f"an orientation of {self.orientation} does not fit the affine")
 
     @property
     def shape(self) -> tuple[int, int, int]:

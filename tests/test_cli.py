@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from heads import affine_of, patient
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -103,6 +104,26 @@ def test_spacing_turns_voxels_into_millilitres(run: Run, folders: dict[str, Path
     row = json.loads(out)["models"]["unet"]
     assert row["volume_ml"] == pytest.approx(row["tumour_voxels"] * 5 * 0.5 * 0.5 / 1000)
     assert row["hd95_unit"] == "mm"
+
+
+def test_a_series_can_be_chosen_and_volumes_know_their_spacing(
+    run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "P01"
+    folder.mkdir()
+    files = [file for file in patient(affine_of()) if "_t1.nii" not in file.name]
+    for file in [*files, replace(files[0], name="P01/P01_flair_again.nii")]:
+        (tmp_path / file.name).write_bytes(file.data)
+    command = ["predict", str(folder), "--model", str(next(iter(folders.values()))), "--spacing", "1,1,1"]
+    code, _, error = run(*command)
+    assert code == 2
+    assert "--sequence flair=P01_flair.nii" in error
+    code, out, _ = run(*command, "--sequence", "flair=P01_flair_again.nii", "--sequence", "none=P01_seg.nii")
+    assert code == 0
+    assert "spacing 6 x 4 x 4 mm" in out
+    assert "The stated spacing was not used" in out
+    assert "Spacing was given by the user" not in out
+    assert "No reference mask was given" in out
 
 
 def test_out_holds_masks_overlays_json_and_csv(
@@ -326,6 +347,10 @@ def test_bad_input_is_one_sentence_and_exit_2(
         (["predict", "{A}"], "--model"),
         (["predict", "{A}", "--model", "{W}", "--device", "cuda:99"], "cuda:99"),
         (["predict", "{A}", "--model", "{W}", "--spacing", "5"], "--spacing"),
+        (["predict", "{A}", "--model", "{W}", "--sequence", "4"], "ROLE=KEY"),
+        (["predict", "{A}", "--model", "{W}", "--sequence", "t2=4"], "ROLE=KEY"),
+        (["predict", "{A}", "--model", "{W}", "--sequence", "flair=4"], "neither series"),
+        (["predict", "{A}", "--model", "{W}", "--register"], "neither series"),
         (["predict", "{A}", "--model", "{W}", "--model", "{W}"], "give each once"),
         (["predict", "{D}", "--model", "{W}"], "CASE_B"),
         (["evaluate", "{D}", "--model", "{W}", "--ensemble"], "--ensemble"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import nibabel as nib
@@ -11,9 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from nibabel.affines import apply_affine
+from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from brainseg.grid import Affine, Grid, check_spacing, edges, mirror, to_axial
+from brainseg.grid import (
+    Grid,
+    check_spacing,
+    edges,
+    furthest_mm,
+    inside,
+    mirror,
+    resample,
+    to_axial,
+    to_origin,
+)
+from brainseg.types import Affine, Origin, Source, Study
 
 SHAPE = (4, 6, 5)
 SPACING = (5.0, 0.9, 1.1)
@@ -111,6 +124,113 @@ def test_world_and_voxels_undo_each_other(
     expected = apply_affine(grid.affine, points)
     np.testing.assert_allclose(grid.world(points), expected, atol=1e-9)
     assert grid.spacing_mm == pytest.approx(SPACING)
+
+
+# --- resampling --------------------------------------------------------------------------------------------
+
+
+def in_the_world(volume: np.ndarray, source: Grid, target: Grid, order: int, planes: int) -> np.ndarray:
+    """Point by point: each plane of each slice where it lies in the world, and their mean."""
+    within = (np.arange(target.shape[0] * planes) - (planes - 1) / 2) / planes
+    points = np.meshgrid(within, np.arange(target.shape[1]), np.arange(target.shape[2]), indexing="ij")
+    voxels = np.moveaxis(source.voxels(target.world(np.stack(points, axis=-1))), -1, 0)
+    ends = np.array(source.shape)[:, None, None, None]
+    known = ((voxels > -0.5 - 0.02) & (voxels < ends - 0.5 + 0.02)).all(axis=0)
+    values = map_coordinates(volume.astype(float), np.clip(voxels, 0, ends - 1), order=order) * known
+    split = (target.shape[0], planes, *target.shape[1:])
+    return np.asarray(
+        values.reshape(split).sum(axis=1) / np.maximum(known.reshape(split).sum(axis=1), 1), float
+    )
+
+
+@quick
+@given(st.integers(0, 10**6), st.sampled_from([0, 1]), st.sampled_from([1, 2, 5]), st.booleans())
+def test_resampling_is_done_in_the_world(seed: int, order: int, planes: int, along: bool) -> None:
+    """Of grids turned against each other in any way, or only stretched along each other's axes."""
+    rng = np.random.default_rng(seed)
+    matrices = []
+    turn = Rotation.random(random_state=rng).as_matrix()
+    for _ in range(2):
+        matrix = np.eye(4)
+        own = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
+        axes = turn @ own if along else Rotation.random(random_state=rng).as_matrix()
+        matrix[:3, :3] = axes * rng.uniform(0.5, 3, 3)
+        matrix[:3, 3] = rng.normal(0, 3, 3)
+        matrices.append(matrix)
+    source, target = Grid(matrices[0], (7, 6, 5)), Grid(matrices[1], (3, 5, 6))
+    volume = rng.integers(0, 1000, source.shape).astype(np.int16)
+    ours = resample(volume, source, target, order=order, planes=planes)  # type: ignore[arg-type]
+    np.testing.assert_allclose(ours, in_the_world(volume, source, target, order, planes), atol=1e-2)
+
+
+@every_order
+@every_sign
+@pytest.mark.parametrize("planes", [1, 3])
+def test_whole_voxels_are_moved_not_interpolated(
+    order: tuple[int, ...], signs: tuple[int, ...], planes: int
+) -> None:
+    """Turned, flipped, cut off at one end, padded at the other; as far away as can be."""
+    source = Grid(affine(order, signs), SHAPE)
+    axial, _ = to_axial(source)
+    for shift in ((0, 0, 0), (1, -2, 3), (-1, 2, -2), (20, 0, 0), (0, -30, 0)):
+        matrix = axial.affine.copy()
+        matrix[:, 0] *= planes
+        matrix[:3, 3] = axial.world(shift) + axial.affine[:3, 0] * (planes - 1) / 2
+        target = Grid(matrix, (4, 5, 6))
+        volume = marked().astype(np.int16)
+        out = resample(volume, source, target, planes=planes)
+        np.testing.assert_allclose(out, in_the_world(volume, source, target, 1, planes), atol=1e-3)
+        assert out.dtype == (np.int16 if planes == 1 else np.float32)
+
+
+def placed(grid: Grid, origin: Grid) -> Study:
+    return Study(
+        slices=np.zeros((*grid.shape, 3), np.uint8),
+        case_id="x",
+        source=Source("nifti", (), ""),
+        slice_numbers=tuple(range(1, 1 + grid.shape[0])),
+        spacing_mm=grid.spacing_mm,
+        orientation=grid.orientation,
+        affine=grid.affine,
+        origin=Origin(origin.affine, origin.shape, "nifti"),
+    )
+
+
+@every_order
+@every_sign
+@pytest.mark.parametrize("tilt", [0.0, 17.0])
+def test_results_go_back_to_the_order_of_the_files(
+    order: tuple[int, ...], signs: tuple[int, ...], tilt: float
+) -> None:
+    grid = Grid(affine(order, signs, tilt), SHAPE)
+    axial, turn = to_axial(grid)
+    for dtype in (np.bool_, np.float32, np.int16):
+        volume = marked().astype(dtype)
+        back = to_origin(turn.apply(volume), placed(axial, grid))
+        assert back.dtype == dtype
+        assert np.array_equal(back, volume)
+
+
+def test_results_without_a_place_do_not_go_back() -> None:
+    grid = Grid(affine((2, 1, 0), (1, -1, -1)), SHAPE)
+    study = placed(grid, grid)
+    with pytest.raises(ValueError, match="the volume is"):
+        to_origin(np.zeros((1, 2, 3)), study)
+    with pytest.raises(ValueError, match="know no space"):
+        to_origin(np.zeros(SHAPE), replace(study, affine=None, origin=None, orientation=None))
+
+
+def test_how_much_of_a_grid_lies_in_another() -> None:
+    one = Grid(affine((2, 1, 0), (1, -1, -1)), SHAPE)
+    assert inside(one, one) == 1
+    half = one.affine.copy()
+    half[:3, 3] += half[:3, 0] * 2
+    other = Grid(half, SHAPE)
+    assert inside(one, other) == pytest.approx(0.5)
+    assert furthest_mm(one, other) == pytest.approx(10.0)
+
+
+# --- directions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tilt", "oblique"), [(0.0, False), (0.01, False), (1.0, True), (40.0, True)])

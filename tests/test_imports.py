@@ -57,6 +57,10 @@ KEEPERS = {
     "jinja2": {"cohort"},
     "filelock": {"cohort"},
     "ray": {"cohort"},
+    "nibabel": {"io", "report"},
+    "pydicom": {"io", "report"},
+    "highdicom": {"io", "report"},
+    "SimpleITK": {"io"},
     "kagglehub": set[str](),
     "pickle": set[str](),
 }
@@ -198,6 +202,10 @@ def test_reading_measuring_and_drawing_load_no_torch_and_no_face() -> None:
         "gradio",
         "albumentations",
         "nilearn",
+        "nibabel",
+        "pydicom",
+        "highdicom",
+        "SimpleITK",
     }
     for name, modules in zip(names, steps, strict=True):
         assert name in modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ from brainseg.types import BrainsegError, Spacing, Study
 
 if TYPE_CHECKING:
     from brainseg.checkpoint import LoadedModel
+    from brainseg.io.series import Role
     from brainseg.measure import Reading
 
 # The heavy parts are imported inside the commands: --help answers at once.
@@ -45,6 +47,16 @@ def predict(
     channels: Annotated[
         str | None, typer.Option(help="The order of the files' channels, where it is not pre,flair,post.")
     ] = None,
+    sequence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=KEY",
+            help="What a series is: flair=KEY, pre=KEY, post=KEY, mask=KEY, none=KEY; again for more.",
+        ),
+    ] = None,
+    register: Annotated[
+        bool, typer.Option("--register", help="Move pre and post onto FLAIR by a rigid registration.")
+    ] = False,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
     cohort: Annotated[
@@ -63,8 +75,10 @@ def predict(
     spacing_mm = parse_spacing(spacing)
     order = None if channels is None else [name.strip() for name in channels.split(",")]
     if cohort:
-        if out is None or len(inputs) > 1 or case is not None:
-            raise BrainsegError("--cohort needs one folder of patients and --out, and takes no --case")
+        if out is None or len(inputs) > 1 or case is not None or sequence or register:
+            raise BrainsegError(
+                "--cohort needs one folder of patients and --out; it takes no --case, --sequence, --register"
+            )
         predict_folder(
             inputs[0],
             model,
@@ -80,10 +94,16 @@ def predict(
         return
     if engine is not EngineName.LOCAL or workers > 1:
         raise BrainsegError("--engine and --workers are for many patients; add --cohort, or leave them out")
+    roles = parse_sequences(sequence or ())
     models = load_models(model)
     with quiet_stderr():
         study = read_patient(
-            inputs[0] if len(inputs) == 1 else inputs, case_id=case, spacing_mm=spacing_mm, channels=order
+            inputs[0] if len(inputs) == 1 else inputs,
+            case_id=case,
+            spacing_mm=spacing_mm,
+            channels=order,
+            roles=roles,
+            register=register,
         )
     if out is not None:
         check_folder(out, run_of(study, [one.card for one in models], tta))
@@ -165,3 +185,20 @@ def parse_spacing(text: str | None) -> Spacing | None:
             f"--spacing {text!r} must be three numbers in mm: between slices, rows, columns, e.g. 5,0.94,0.94"
         ) from error
     return slices, rows, columns
+
+
+def parse_sequences(texts: Sequence[str]) -> dict[str, Role | None]:
+    """``flair=4`` -> ``{"4": "flair"}``; ``none=4`` sets the series aside."""
+    from brainseg.io.series import ROLES
+
+    found: dict[str, Role | None] = {}
+    for text in texts:
+        name, _, key = text.partition("=")
+        role = next((role for role in ROLES if role == name), None)
+        if not key or (role is None and name != "none"):
+            raise BrainsegError(
+                f"--sequence {text!r} must be ROLE=KEY, with a role of {', '.join(ROLES)} or none, "
+                "e.g. flair=4"
+            )
+        found[key] = role
+    return found

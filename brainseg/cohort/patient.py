@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from brainseg.checkpoint import LoadedModel
 from brainseg.inference import Predictor, precision
 from brainseg.io import read_study
+from brainseg.io.series import Role
 from brainseg.measure import measure
 from brainseg.postprocess import find
 from brainseg.report import report
@@ -92,14 +93,18 @@ def read_patient(
     case_id: str | None = None,
     spacing_mm: Spacing | None = None,
     channels: Sequence[str] | None = None,
+    roles: Mapping[str, Role | None] | None = None,
+    register: bool = False,
 ) -> Study:
     """`brainseg.io.read_study`, with a note where the spacing was given by the user.
 
     Raises:
         InputError: as there.
     """
-    study = read_study(source, case_id=case_id, spacing_mm=spacing_mm, channels=channels)
-    if spacing_mm is None:
+    study = read_study(
+        source, case_id=case_id, spacing_mm=spacing_mm, channels=channels, roles=roles, register=register
+    )
+    if spacing_mm is None or study.affine is not None:
         return study
     note = "Spacing was given by the user, not by the files."
     return replace(study, notes=(*study.notes, note))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import re
 import stat
@@ -50,6 +51,25 @@ def unzip(name: str, data: bytes) -> list[tuple[str, bytes]]:
         raise InputError(
             f"{shown(name)} is damaged or not a zip archive: pack or download it again."
         ) from None
+
+
+def gunzip(data: bytes | bytearray, size: int) -> bytearray:
+    """The first `size` bytes that gzip data unpack to, or all if there are fewer.
+
+    Whatever follows is never unpacked, so that a file unpacks to no more than its own header declares.
+
+    Raises:
+        OSError, EOFError, zlib.error: damaged or cut short.
+    """
+    out = bytearray(size)
+    done = 0
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed, memoryview(out) as view:
+        while done < size and (count := packed.readinto(view[done:])):
+            done += count
+        if done == size:
+            packed.read(1)  # the checksum is compared where the data end
+    del out[done:]
+    return out
 
 
 def check_name(name: str, holder: str = "") -> None:

@@ -6,19 +6,24 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Literal
 
 from brainseg.io.files import NamedBytes, is_junk, tidy
 from brainseg.io.names import Name, natural, parse, parse_all, words
 from brainseg.io.readers import reader_of
+from brainseg.io.series import SeriesInfo
 from brainseg.io.sniff import (
-    ACCEPTED,
+    DICOM_SUFFIXES,
     HEAD,
+    READ,
     VOLUME_FORMATS,
     format_by_content,
     format_not_read,
     has_image_suffix,
+    is_dicom,
     is_no_image,
     is_own_result,
+    is_volume,
 )
 from brainseg.io.text import plural, shown
 from brainseg.types import InputError, SourceFile
@@ -42,11 +47,18 @@ class Case:
             and without slashes.
         files: slices and masks, in natural order of their names.
         ignored: files beside them that belong to no patient, each with the reason.
+        kind: ``"slices"`` (TIFF, PNG, JPEG), ``"nifti"`` (with MetaImage and NRRD) or ``"dicom"``.
+        series: of volumes: what each series was recognised as, also those set aside; empty of slices.
+        title: for the user who chooses among cases, where the files say more than `case_id`; never in a file
+            that is written, as it may hold what a hospital typed.
     """
 
     case_id: str
     files: tuple[NamedBytes, ...]
     ignored: tuple[SourceFile, ...] = ()
+    kind: Literal["slices", "nifti", "dicom"] = "slices"
+    series: tuple[SeriesInfo, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     """
     images: list[NamedBytes] = []
     ignored: list[SourceFile] = []
+    found_volumes, files, unread = _volumes(files)
+    ignored += unread
     for file in files:
         if is_junk(file.name):
             continue
@@ -86,8 +100,8 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
             ignored.append(SourceFile(tidy(file.name), "ignored", reason))
         else:
             images.append(file)
-    images = _without_company(images, ignored)
-    if not images:
+    images = _without_company(images, ignored, found_volumes, unread)
+    if not images and not found_volumes:
         raise InputError(_nothing(ignored))
     images.sort(key=lambda file: natural(tidy(file.name)))
     names = parse_all([tidy(file.name) for file in images])
@@ -96,10 +110,18 @@ def find_cases(files: Sequence[NamedBytes]) -> tuple[Case, ...]:
     groups = _unique_ids(_grouped(found, ignored))
     groups.sort(key=lambda group: natural(group.case_id))
     stray = [(parse(file.name).folder, file) for file in ignored]
-    return tuple(
-        Case(group.case_id, tuple(found.file for found in group.found), _beside(group, stray))
+    cases = [
+        Case(
+            group.case_id,
+            tuple(found.file for found in group.found),
+            _beside(group.folder, [found.file for found in group.found], stray),
+        )
         for group in groups
-    )
+    ]
+    for case in found_volumes:
+        folder = parse(str(relative_base([file.name for file in case.files]) / "x")).folder
+        cases.append(replace(case, ignored=(*case.ignored, *_beside(folder, case.files, stray))))
+    return _told_apart(cases)
 
 
 def relative_names(names: Sequence[str]) -> list[str]:
@@ -109,6 +131,61 @@ def relative_names(names: Sequence[str]) -> list[str]:
     while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
         shared += 1
     return ["/".join(p[shared:]) for p in parts]
+
+
+def _volumes(
+    files: Sequence[NamedBytes],
+) -> tuple[list[Case], list[NamedBytes], list[SourceFile]]:
+    """Patients in formats of whole volumes, the files of other formats, and volumes of no patient."""
+    scans: list[NamedBytes] = []
+    volumes: list[NamedBytes] = []
+    rest: list[NamedBytes] = []
+    disguised: list[NamedBytes] = []
+    for file in files:
+        if _is_scan(file):
+            (disguised if has_image_suffix(file.name) else scans).append(file)
+        else:
+            (volumes if _is_volume(file) else rest).append(file)
+    # Among pictures, DICOM that is named as one is a picture that cannot be read.
+    pictures = any(has_image_suffix(file.name) for file in rest)
+    (rest if pictures else scans).extend(disguised)
+    found: list[Case] = []
+    left: list[SourceFile] = []
+    # The libraries of these formats are loaded for files of theirs alone.
+    if scans:
+        from brainseg.io import dicom  # noqa: PLC0415
+
+        found, left = dicom.cases(scans)
+    if volumes:
+        from brainseg.io import volume_files  # noqa: PLC0415
+
+        more, unread = volume_files.cases(volumes, rest)
+        found, left = found + more, left + unread
+    return found, rest, left
+
+
+def _is_scan(file: NamedBytes) -> bool:
+    """DICOM, whatever its name: a preamble may begin as a picture does."""
+    if file.absent or is_junk(file.name):
+        return False
+    return file.name.lower().endswith(DICOM_SUFFIXES) or is_dicom(file.head(132))
+
+
+def _is_volume(file: NamedBytes) -> bool:
+    if file.absent or is_junk(file.name) or is_no_image(file.name) or has_image_suffix(file.name):
+        return False
+    return is_volume(file.name, file.head(HEAD))
+
+
+def _told_apart(cases: list[Case]) -> tuple[Case, ...]:
+    """Sorted, DICOM first as it came, in order of time; numbered where names are equal."""
+    seen: Counter[str] = Counter()
+    out = []
+    for case in sorted(cases, key=lambda case: ((), "") if case.kind == "dicom" else natural(case.case_id)):
+        seen[case.case_id] += 1
+        count = seen[case.case_id]
+        out.append(case if count == 1 else replace(case, case_id=f"{case.case_id} ({count})"))
+    return tuple(out)
 
 
 def _why_ignored(file: NamedBytes) -> str | None:
@@ -131,15 +208,21 @@ def _why_ignored(file: NamedBytes) -> str | None:
 
 
 def _not_read(what: str) -> str:
-    return f"{what} is not read in this release, only {ACCEPTED}"
+    return f"{what} is not read in this release, only {READ}"
 
 
-def _without_company(images: list[NamedBytes], ignored: list[SourceFile]) -> list[NamedBytes]:
-    """Without what lies beside volumes in formats that are not read: a viewer's icons, previews.
+def _without_company(
+    images: list[NamedBytes],
+    ignored: list[SourceFile],
+    found: Sequence[Case],
+    unread: Sequence[SourceFile],
+) -> list[NamedBytes]:
+    """Without what lies beside volumes: a viewer's icons, previews.
 
     Such pictures are nobody's slices; where as many volumes as images were given, the volumes were meant.
     """
-    volumes = [file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS)]
+    unread = [*unread, *(file for file in ignored if file.note in map(_not_read, VOLUME_FORMATS))]
+    volumes = [file.name for file in unread] + [file.name for case in found for file in case.files]
     if not volumes or not images:
         return images
     kept = []
@@ -150,14 +233,18 @@ def _without_company(images: list[NamedBytes], ignored: list[SourceFile]) -> lis
             ignored.append(SourceFile(tidy(file.name), "ignored", note))
         else:
             kept.append(file)
-    disc = any(PurePosixPath(file.name).name.upper() == "DICOMDIR" for file in volumes)
-    if kept and (disc or len(volumes) >= len(kept)):
-        raise InputError(
-            f"{shown(PurePosixPath(volumes[0].name).name)} cannot be used, as {volumes[0].note} "
-            f"({plural(len(volumes), 'such file')} beside {plural(len(kept), 'image')}): "
-            f"give the folder of one patient's slices as {ACCEPTED} alone."
-        )
-    return kept
+    disc = any(PurePosixPath(name).name.upper() == "DICOMDIR" for name in volumes)
+    if not kept or not (disc or len(volumes) >= len(kept)):
+        return kept
+    if found:
+        note = "a picture beside volumes, which were taken instead"
+        ignored += [SourceFile(tidy(file.name), "ignored", note) for file in kept]
+        return []
+    raise InputError(
+        f"{shown(PurePosixPath(unread[0].name).name)} cannot be used, as {_clause(unread[0].note)} "
+        f"({plural(len(unread), 'such file')} beside {plural(len(kept), 'image')}, which alone would be read "
+        "as slices)."
+    )
 
 
 def _split_apart(found: list[_Found]) -> list[_Found]:
@@ -174,12 +261,14 @@ def _split_apart(found: list[_Found]) -> list[_Found]:
 
 
 def _nothing(ignored: Sequence[SourceFile]) -> str:
-    remedy = f"give one patient's slices as {ACCEPTED}, in a folder, a zip or as files."
+    remedy = f"give one patient's {READ}, in a folder, a zip or as files."
     if not ignored:
         return f"No files were given: {remedy}"
     for file in ignored:
         if file.note != _NO_IMAGE:
-            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {_clause(file.note)}: {remedy}"
+            # Readers' refusals hold their own remedy.
+            end = "." if ": " in file.note else f": {remedy}"
+            return f"{shown(PurePosixPath(file.name).name)} cannot be used, as {_clause(file.note)}{end}"
     first = shown(PurePosixPath(ignored[0].name).name)
     return f"No image among {plural(len(ignored), 'file')} (the first is {first}): {remedy}"
 
@@ -278,10 +367,12 @@ def _unique_ids(groups: list[_Group]) -> list[_Group]:
     return groups
 
 
-def _beside(group: _Group, ignored: Sequence[tuple[str, SourceFile]]) -> tuple[SourceFile, ...]:
+def _beside(
+    own_folder: str, files: Sequence[NamedBytes], ignored: Sequence[tuple[str, SourceFile]]
+) -> tuple[SourceFile, ...]:
     # Of a data set's stray files (folder, file), those above, in or below the patient's own folder.
-    own = _ends(group.folder)
-    common = relative_base([found.file.name for found in group.found])
+    own = _ends(own_folder)
+    common = relative_base([file.name for file in files])
     out = []
     for folder, file in ignored:
         if own.startswith(_ends(folder)) or _ends(folder).startswith(own):

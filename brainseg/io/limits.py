@@ -16,6 +16,10 @@ MAX_SIDE = 4_096
 MAX_VOXELS = 2**27
 """Slices x rows x columns of one patient: 1.6 GB once in float32 with three channels."""
 
+MAX_VOLUME_VOXELS = 2**28
+"""Voxels of one sequence as its file stores it, before thin planes are averaged into slices: 600 planes of
+512 x 512 are 157 million."""
+
 MAX_UNZIPPED = 2 * 2**30
 """Bytes of all members of a zip together."""
 

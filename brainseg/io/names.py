@@ -45,6 +45,15 @@ _DESCRIPTORS = words(
     "sag sagittal cor coronal tra transverse transversal se tse fse spgr mprage gre fs fatsat iso w wi "
     "weighted native series seq brain mm d"
 )
+# Of whole volumes: what a T1 or a FLAIR is called elsewhere, what is neither, and masks of no tumour.
+_T1 = words("mprage bravo tfl mp2rage vibe")
+_FLUID = words("tirm darkfluid")
+_MAPS = words(
+    "adc dwi eadc trace swi asl bold fa md dti pwi perfusion cbf cbv mtt ttp tof phase localizer localiser "
+    "scout survey dce dsc ct pet"
+)
+_TISSUE = words("brain brainmask bet parenchyma tissue skull gm wm csf ventricles aseg aparc")
+_ANATOMY = words("anat nifti nii")
 _FORMATS = words("png tif tiff jpg jpeg")
 _SPLITS = words("tr ts train training test testing val valid validation")
 _SEPARATORS = "_-. +()[]"
@@ -152,6 +161,66 @@ def parse_all(names: Sequence[str]) -> list[Name]:
                 patient = f"{parsed[i].patient} {number}".strip()
                 parsed[i] = replace(parsed[i], patient=patient, number=parsed[i].copy, copy=None)
     return parsed
+
+
+@dataclass(frozen=True)
+class VolumeName:
+    """What the name of a file that holds a whole volume says.
+
+    Attributes:
+        patient: what precedes the word for sequence or mask, else what is left of the name; may be empty.
+        folder: as in `Name`, with ``anat`` taken away too.
+        split: as in `Name`.
+        sequence: as in `Name`.
+        mask: name or folder holds a word for a mask.
+        channel: by nnU-Net's ending ``_0000``, or None.
+        other: the word that makes it neither of the three sequences nor a mask of a tumour, or empty.
+    """
+
+    patient: str
+    folder: str
+    split: str = ""
+    sequence: str | None = None
+    mask: bool = False
+    channel: int | None = None
+    other: str = ""
+
+
+def parse_volume(name: str, suffix: str) -> VolumeName:
+    """Read a relative path, e.g. ``BraTS20_001/BraTS20_001_t1ce.nii.gz``, less its `suffix`.
+
+    Unlike slices, volumes have no numbers, and words may stand anywhere in the name.
+    """
+    path = PurePosixPath(name)
+    stem = path.name[: len(path.name) - len(suffix)]
+    channel = None
+    if found := _CHANNEL.search(stem):
+        stem, channel = stem[: found.start()], int(found[1])
+    tokens = _split(stem)
+    words_ = [token.lower() for token in tokens]
+    # Only the folders are asked of `parse`; it would take a number away from the name.
+    about = parse(str(path.with_name("x.tif")))
+    folder = PurePosixPath(about.folder)
+    while folder.name.lower() in _ANATOMY:
+        folder = folder.parent
+    t1 = any(_SEQUENCES.get(word) in ("pre", "post") or word in _T1 for word in words_)
+    used = {w for w in words_ if w in _SEQUENCES or w in _T1 or w in _FLUID or (t1 and w in _CONTRAST)}
+    mask = bool(_MASK & set(words_)) or about.in_mask_folder
+    others = _TISSUE & set(words_) if mask else _MAPS & set(words_)
+    kept = [w not in _MASK and w not in used and w not in _GENERIC for w in words_]
+    first = kept.index(False) if False in kept else len(tokens)
+    before = "".join(tokens[:first]).strip(_SEPARATORS)
+    rest = "".join(t if keep else "" for t, keep in zip(tokens, kept, strict=True)).strip(_SEPARATORS)
+    sequence = "flair" if used & _FLUID else _sequence(used - _T1 | ({"t1"} if used & _T1 else set()))
+    return VolumeName(
+        before or rest,
+        "" if str(folder) == "." else str(folder),
+        about.split,
+        None if mask else sequence or about.sequence,
+        mask,
+        channel,
+        min(others, default=""),
+    )
 
 
 def natural(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 from brainseg.io.names import IMAGE_SUFFIXES
 
 ACCEPTED = "TIFF, PNG or JPEG"
+"""Formats of pictures that are read."""
+
+READ = f"DICOM, NIfTI, {ACCEPTED}"
+"""Formats that are read."""
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 HEAD = 2**16
 """First bytes of a file that tell what it is; the fields that our own masks carry end before."""
 
 _SOFTWARE_TAG = 305
 
-VOLUME_FORMATS = ("DICOM", "NIfTI", "Analyze/NIfTI", "MetaImage", "NRRD", "FreeSurfer MGZ")
-"""Formats of whole studies; what lies beside them is rarely a study of its own."""
+VOLUME_FORMATS = ("FreeSurfer MGZ",)
+"""Formats of whole studies that are not read; what lies beside them is rarely a study of its own."""
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img.gz", ".img")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".raw.gz", ".raw", ".zraw")
+"""MetaImage and NRRD, and files of voxels beside their headers."""
+
+_NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 
 _NOT_READ = {
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".ima": "DICOM",
-    ".nii": "NIfTI",
-    ".nii.gz": "NIfTI",
-    ".hdr": "Analyze/NIfTI",
-    ".img": "Analyze/NIfTI",
-    ".mha": "MetaImage",
-    ".mhd": "MetaImage",
-    ".nrrd": "NRRD",
     ".mgz": "FreeSurfer MGZ",
     ".bmp": "a BMP image",
     ".gif": "a GIF image",
@@ -115,11 +118,34 @@ def is_dicom(head: bytes) -> bool:
     )
 
 
+def ungzipped(head: bytes, size: int = 1024) -> bytes:
+    """The first bytes of a file, unpacked where they are gzip data."""
+    if head[:2] != b"\x1f\x8b":
+        return head[:size]
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, size)
+    except zlib.error:
+        return b""
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether a file's first bytes, gzipped or not, are a NIfTI header."""
+    head = ungzipped(head)
+    return head[344:348] in _NIFTI or head[4:8] in _NIFTI
+
+
+def is_volume(name: str, head: bytes) -> bool:
+    """Whether a file is NIfTI, MetaImage or NRRD, by name or content, or holds the voxels of one."""
+    if name.lower().endswith((*NIFTI_SUFFIXES, *ITK_SUFFIXES)):
+        return True
+    return is_nifti(head) or format_by_content(head) in ("NRRD", "MetaImage")
+
+
 def format_by_content(head: bytes) -> str | None:
     """By the first 352 bytes, the name of an image or archive format that is not read, or None."""
     if is_dicom(head):
         return "DICOM"
-    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
+    if is_nifti(head):
         return "NIfTI"
     for magic, name in _MAGIC:
         if head.startswith(magic):

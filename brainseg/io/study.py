@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from brainseg.io.masks import NotAMaskError, looks_like_mask, to_mask
 from brainseg.io.names import masks_by_name, natural, parse_all
 from brainseg.io.plausible import about_masks, about_order
 from brainseg.io.readers import READERS, decode
+from brainseg.io.series import ROLES, Role, with_roles
 from brainseg.io.sniff import is_own_result
 from brainseg.io.text import listed, plural, shown
 from brainseg.types import CHANNELS, BoolArray, InputError, Source, SourceFile, Spacing, Study
@@ -46,6 +47,8 @@ def read_study(
     case_id: str | None = None,
     spacing_mm: Spacing | None = None,
     channels: Sequence[str] | None = None,
+    roles: Mapping[str, Role | None] | None = None,
+    register: bool = False,
 ) -> Study:
     """Read one patient from a folder, a zip or files on disk; see `read_case`.
 
@@ -67,28 +70,41 @@ def read_study(
     if case_id is not None:
         for case in cases:
             if case.case_id == case_id:
-                return read_case(case, spacing_mm=spacing_mm, channels=channels)
+                return read_case(
+                    case, spacing_mm=spacing_mm, channels=channels, roles=roles, register=register
+                )
         raise InputError(f"There is no patient {shown(case_id)} here: choose among {found}.")
     if len(cases) > 1:
         raise InputError(f"Files of {len(cases):,} patients were given ({found}): choose one of them.")
-    return read_case(cases[0], spacing_mm=spacing_mm, channels=channels)
+    return read_case(cases[0], spacing_mm=spacing_mm, channels=channels, roles=roles, register=register)
 
 
 def read_case(
-    case: Case, *, spacing_mm: Spacing | None = None, channels: Sequence[str] | None = None
+    case: Case,
+    *,
+    spacing_mm: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    roles: Mapping[str, Role | None] | None = None,
+    register: bool = False,
 ) -> Study:
     """Decode one patient.
 
     Args:
         case: from `find_cases`.
-        spacing_mm: between slices, rows and columns in mm, if the user knows it; the formats hold none.
+        spacing_mm: between slices, rows and columns in mm, if the user knows it; pictures hold none. Of no
+            matter where the files know their own.
         channels: the order in which the files' channels come, if not pre, flair, post: those three names
             in another order. Of no matter where files say which sequence each of them holds.
+        roles: of volumes: what a series is, by its key, where it was recognised as something else; see
+            `brainseg.io.series.with_roles`.
+        register: of volumes: move pre and post onto FLAIR by a rigid registration.
 
     Returns:
-        A study whose `slices` are (S, H, W, 3) in the dtype of the files (8- to 32-bit integers, floats),
-        ascending by slice number; `orientation` is None. A single channel is repeated three
-        times; sequences in files or folders of their own are combined. Gaps in the numbers, slices without a
+        Of volumes, see `brainseg.io.volumes.assemble`.
+
+        Of pictures, a study whose `slices` are (S, H, W, 3) in the dtype of the files (8- to 32-bit integers,
+        floats), ascending by slice number; `orientation` is None. A single channel is repeated three times;
+        sequences in files or folders of their own are combined. Gaps in the numbers, slices without a
         mask beside others with one, and whatever is improbable (masks that mark most of the head, an order
         of slices that jumps) are accepted and said in `notes`. The digest covers role, base name and content
         of each file in slice order and `channels`, so that a folder, a zip and an upload of the same files
@@ -98,13 +114,20 @@ def read_case(
         InputError: anything that leaves a doubt over which pixels are which: a damaged file, slices of
             different sizes or depths, a number used twice, a mask without its slice or of another size or
             with more than two values, only masks, more than 1,000 slices; also a spacing outside
-            0.01..100 mm, and `channels` that are no order of the three.
+            0.01..100 mm, `channels` that are no order of the three, and `roles` of series that are not there.
     """
     _check_spacing(spacing_mm)
     if channels is not None and not is_order(channels):
         raise InputError(
             f"The channel order {shown(', '.join(map(str, channels)))} does not hold each of pre, flair and "
             "post once: state them in the order in which the files hold them."
+        )
+    if case.kind != "slices":
+        return _of_volumes(case, spacing_mm, channels, roles, register)
+    if roles or register:
+        raise InputError(
+            f"{shown(case.case_id)} consists of slices, which have neither series to choose among nor a "
+            "place to register from: leave these choices out, or state the order of the channels."
         )
     slices, masks, own = _triaged(case)
     slices, left, notes = combined(slices, masks, channels)
@@ -137,6 +160,34 @@ def read_case(
         spacing_mm=spacing_mm,
         notes=tuple(notes),
     )
+
+
+def _of_volumes(
+    case: Case,
+    spacing_mm: Spacing | None,
+    channels: Sequence[str] | None,
+    roles: Mapping[str, Role | None] | None,
+    register: bool,
+) -> Study:
+    # The libraries of these formats are loaded for files of theirs alone.
+    from brainseg.io import dicom, volume_files, volumes  # noqa: PLC0415
+
+    series = case.series
+    unused = []
+    if channels is not None and any(one.channel is not None for one in series):
+        stated = [role for name in channels for role in ROLES if role == name]
+        series = tuple(
+            one if one.channel is None else replace(one, role=stated[one.channel], why="in the stated order")
+            for one in series
+        )
+    elif channels is not None:
+        unused.append("The stated channel order was not used: the files say which sequence each holds.")
+    if spacing_mm is not None:
+        unused.append("The stated spacing was not used: the files know their own.")
+    case = replace(case, series=with_roles(series, roles))
+    decode = dicom.acquisitions if case.kind == "dicom" else volume_files.acquisitions
+    study = volumes.assemble(case, decode(case), register=register)
+    return replace(study, notes=(*study.notes, *unused))
 
 
 def _check_spacing(spacing: Spacing | None) -> None:

@@ -5,15 +5,10 @@ A format is a `Reader` in a file of its own and one row in `READERS`.
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from brainseg.io.files import NamedBytes
+from brainseg.io.quiet import quiet
 from brainseg.io.readers.picture import JPEG, PNG
 from brainseg.io.readers.reader import Reader, UnreadableError, Volume
 from brainseg.io.readers.tiff import TIFF
@@ -25,8 +20,6 @@ __all__ = ["JPEG", "PNG", "READERS", "TIFF", "Reader", "UnreadableError", "Volum
 
 READERS = (TIFF, PNG, JPEG)
 
-# Warning filters and loggers belong to the process: two threads changing them at once would leave them off.
-_LOCK = threading.Lock()
 _LOGGERS = ("tifffile", "PIL.TiffImagePlugin")
 
 
@@ -56,7 +49,7 @@ def decode(file: NamedBytes, *, label: str = "") -> Volume:
             "export it again or leave it out."
         )
     try:
-        with _LOCK, _quiet():
+        with quiet(*_LOGGERS):
             volume = reader.read([file])
     except UnreadableError as error:
         raise InputError(f"{name} {error}") from None
@@ -72,18 +65,3 @@ def decode(file: NamedBytes, *, label: str = "") -> Volume:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise InputError(f"{name} holds values that are not numbers (NaN or infinity): export it again.")
     return volume
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.disabled for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.disabled = True
-            yield
-        finally:
-            for logger, disabled in zip(loggers, before, strict=True):
-                logger.disabled = disabled
