@@ -20,7 +20,7 @@ import brainseg
 from brainseg.cli import main
 from brainseg.cli.program import app
 from brainseg.io.readers import READERS
-from brainseg.io.sniff import ACCEPTED
+from brainseg.io.sniff import READ
 from brainseg.sample import SYNTHETIC_GLIOMA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,7 +146,7 @@ def test_every_public_name_is_in_the_reference(pages: dict[Path, Html], site: Pa
 
 def test_formats_that_are_read_are_on_the_page_of_formats() -> None:
     text = (DOCS / "data.md").read_text(encoding="utf-8")
-    for kind in {reader.kind.upper() for reader in READERS} | set(re.findall(r"[A-Z]\w+", ACCEPTED)):
+    for kind in {reader.kind.upper() for reader in READERS} | set(re.findall(r"[A-Z]\w+", READ)):
         assert f"| {kind}" in text or f", {kind} |" in text, kind
 
 
