@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/gradio_load.py [--clients 8] [--models unet ...]
 
-Starts ``brainseg gradio``. Each client sends other slices of the synthetic sample under a name of its own, and
-checks that the answer is its own: case, slice numbers, the reference mask's voxels counted here, and masks
-that hold as many voxels as their figures say. Printed are the seconds each waited, the place it was told at
-first, and the most memory the server held.
+Starts ``brainseg gradio``. Each client sends other slices of the synthetic sample under a name of its own,
+and checks that the answer is its own: case, slice numbers, the reference mask's voxels counted here, and
+masks that hold as many voxels as their figures say. Printed are the seconds each waited, the place it was
+told at first, and the most memory the server held.
 """
 
 from __future__ import annotations

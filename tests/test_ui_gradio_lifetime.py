@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from brainseg.io import collect
 from brainseg.sample import SYNTHETIC_GLIOMA
-from brainseg.types import Cancelled, InputError, Prediction
+from brainseg.types import Cancelled, InputError, Prediction, Study
 from brainseg.ui.gradio import lifetime, memory
 from brainseg.ui.gradio.lifetime import GRACE_S, RUNS_S, UNSEEN_S, Tabs
 from brainseg.ui.gradio.memory import Files
@@ -36,10 +35,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def until_stopped(
-    _name: str, _study: Any, *, tta: bool, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
+    name: str, study: Study, *, tta: bool, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
 ) -> Prediction:
     """A network that never ends by itself."""
-    del tta
+    del name, study, tta
     progress(0, 1)
     while not cancelled():
         threading.Event().wait(0.01)

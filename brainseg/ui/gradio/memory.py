@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from brainseg.types import InputError
 
-UPLOAD_S = 120.0
-"""An upload is there this long for the request that names it."""
+UPLOAD_S = 600.0
+"""An upload is there this long for the request that names it, which may have to wait for others."""
 
 OUTPUT_S = 300.0
 """An output is there this long to be fetched, and only once."""

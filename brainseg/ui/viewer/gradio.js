@@ -212,7 +212,7 @@ async function inside(entry) {
  * Files as one body: the length of a list of names and sizes, the list, all bytes (see server.py).
  * @param {Named[]} files
  */
-export function framed(files) {
+function framed(files) {
   const list = new TextEncoder().encode(JSON.stringify(files.map(({ name, file }) => [name, file.size])));
   const length = new Uint8Array(4);
   new DataView(length.buffer).setUint32(0, list.length, true);
