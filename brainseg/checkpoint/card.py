@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from brainseg import __version__
 from brainseg.fields import FieldError, build, is_folder_name, read_at_most, short
 from brainseg.files import atomic_write
 from brainseg.models import ARCHITECTURES
@@ -16,6 +17,7 @@ from brainseg.types import WeightsCard, WeightsError
 CONFIG = "config.json"
 _MOST_BYTES = 4 * 2**20
 _SHA256 = re.compile("[0-9a-f]{64}")
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 
 
 def read_card(folder: str | Path) -> WeightsCard:
@@ -26,11 +28,18 @@ def read_card(folder: str | Path) -> WeightsCard:
     """
     path = Path(folder) / CONFIG
     again = "get the weights folder again"
+    raw: object = None
     try:
-        card = _card(json.loads(read_at_most(path, _MOST_BYTES)))
+        raw = json.loads(read_at_most(path, _MOST_BYTES))
+        card = _card(raw)
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing; this is not a weights folder") from error
     except FieldError as error:
+        if newer := _newer(raw):
+            raise WeightsError(
+                f"{path} was written by brainseg {newer}, which knows more than this {__version__} "
+                f"({error}); pip install --upgrade brainseg-lgg"
+            ) from error
         raise WeightsError(f"{path} is not a brainseg weights card ({error}); {again}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not a brainseg weights card; {again}") from error
@@ -40,6 +49,16 @@ def read_card(folder: str | Path) -> WeightsCard:
             f"{', '.join(ARCHITECTURES)}; get other weights or a newer brainseg"
         )
     return card
+
+
+def _newer(raw: object) -> str:
+    """The version that wrote a card, where it is newer than this one; else empty."""
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if not isinstance(version, str) or not (stated := _VERSION.fullmatch(version)):
+        return ""
+    own = _VERSION.match(__version__)
+    assert own is not None
+    return version if [int(n) for n in stated.groups()] > [int(n) for n in own.groups()] else ""
 
 
 def _card(raw: object) -> WeightsCard:

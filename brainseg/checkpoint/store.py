@@ -22,6 +22,7 @@ from brainseg.preprocess import Preprocess
 from brainseg.types import WeightsCard, WeightsError
 
 TENSORS = "model.safetensors"
+README = "README.md"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

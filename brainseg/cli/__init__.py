@@ -1,4 +1,4 @@
-"""The command line: predict, evaluate, train, models, data; `python -m brainseg` is the same program."""
+"""The command line: predict, evaluate, train, models, data, hub; `python -m brainseg` is the same program."""
 
 from __future__ import annotations
 

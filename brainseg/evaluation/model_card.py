@@ -71,6 +71,19 @@ the longer side has {card.preprocess["size"]} pixels. Output: the probability of
 grid of the slices as given. Made by `brainseg train recipes/{card.name}.toml`,
 {start}.
 
+## Use
+
+```
+pip install brainseg-lgg
+brainseg predict PATIENT --model OWNER/NAME --out RESULTS
+```
+
+OWNER/NAME is the id of this page, OWNER/NAME@COMMIT these weights and no later ones; PATIENT is a folder, a
+zip or files. In Python, `brainseg.load("OWNER/NAME")` gives network, card and preprocessing together. The
+network takes (B, 3, H, W), normalised to 0..1 as the preprocessing does, and gives logits (B, 1, H, W); a
+probability is the sigmoid of a logit divided by {card.temperature:g}, and tumour is where it reaches
+{card.threshold:g}.
+
 ## Figures
 
 {figures["protocol"]} {figures["cases"]} validation patients, none of them seen in training; computed in
