@@ -7,13 +7,15 @@ import base64
 import http.client
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,13 @@ def get(running: Running, path: str, method: str = "GET") -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def masks_in(archive: str | bytes) -> dict[str, np.ndarray[Any, Any]]:
@@ -232,6 +241,15 @@ def begin_upload(running: Running, header: str, value: str) -> http.client.HTTPC
     return connection
 
 
+def test_a_port_that_is_taken_is_one_sentence(running: Running) -> None:
+    port = running.address.rpartition(":")[2]
+    command = [sys.executable, "-m", "brainseg", "gradio", "--host", "127.0.0.1", "--port", port]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == f"error: Port {port} is taken: choose another one."
+    assert "Traceback" not in run.stderr
+
+
 # ---- what is kept, and who may have it
 
 
@@ -250,9 +268,10 @@ def test_an_output_is_fetched_once_and_only_by_who_knows_its_address(running: Ru
     assert folder != table["path"].split("/")[-2]
     wrong = path.replace(folder, folder[::-1])
     assert get(running, f"/gradio_api/file={wrong}") == 404
-    assert get(running, f"/gradio_api/file={path}") == 200
-    assert get(running, f"/gradio_api/file={path}") == 404
-    assert get(running, f"/gradio_api/file={other}") == 200
+    for address in (path, other):
+        assert get(running, f"/gradio_api/file={address}", "HEAD") == 200
+        assert get(running, f"/gradio_api/file={address}") == 200
+        until(lambda address=address: get(running, f"/gradio_api/file={address}") == 404)  # type: ignore[misc]
     # The upload went with the request that read it.
     assert get(running, f"/gradio_api/file={urllib.parse.quote(uploaded)}") == 404
     place = Path(masks["path"]).parents[1]

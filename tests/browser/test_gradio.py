@@ -52,7 +52,7 @@ def open_gradio(chromium: Browser, running: Running) -> tuple[Page, Watch]:
     watch = Watch(page, running.address)
     page.on("console", lambda said: watch.problems.append(said.text) if said.type == "error" else None)
     page.goto(running.address)
-    page.get_by_role("button", name="Try it with the synthetic sample").wait_for()
+    page.locator(".drop[data-ready=true]").wait_for()
     return page, watch
 
 

@@ -2,6 +2,5 @@
 
 import os
 
-# Nothing is told to anybody about who uses it; Gradio and huggingface_hub read this once, when they load.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Nobody is told who uses it. Gradio and huggingface_hub read this once, when they load.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")

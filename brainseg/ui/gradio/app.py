@@ -24,6 +24,7 @@ import gradio.routes
 from starlette.middleware import Middleware
 
 from brainseg.io.limits import MAX_UPLOAD
+from brainseg.types import InputError
 from brainseg.ui import networks
 from brainseg.ui.gradio import api, page, server
 from brainseg.ui.gradio.lifetime import Tabs
@@ -63,7 +64,7 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         port: 1..65535; None as Gradio's environment variable says, or the first free from 7860.
 
     Raises:
-        OSError: if the port is taken.
+        InputError: if the port is taken.
     """
     held = _hold()
     blocks = _build(held)
@@ -79,35 +80,38 @@ def launch(host: str | None = None, port: int | None = None) -> None:
     if threading.current_thread() is threading.main_thread():
         # A container is stopped by this signal, which would leave the folder behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    blocks.launch(
-        prevent_thread_lock=True,
-        server_name=host,
-        server_port=port,
-        share=False,
-        # Behind it stands a server in front of this one.
-        ssr_mode=False,
-        show_error=False,
-        max_file_size=MAX_UPLOAD,
-        allowed_paths=[],
-        # Gradio would keep every call and its answer in the browser.
-        run_history=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=True,
-        footer_links=["api"],
-        theme=page.theme(),
-        css=page.CSS,
-        js=page.DARK,
-        favicon_path=None,
-        app_kwargs={
-            "routes": server.routes(held.tabs, held.files),
-            "middleware": [
-                Middleware(Headers, sent=headers(server.SCRIPTS, ancestors())),
-                Middleware(server.Presence, tabs=held.tabs),
-            ],
-            "lifespan": server.lifespan(held.tabs, held.files),
-        },
-    )
+    try:
+        blocks.launch(
+            prevent_thread_lock=True,
+            server_name=host,
+            server_port=port,
+            share=False,
+            # Behind it stands a server in front of this one.
+            ssr_mode=False,
+            show_error=False,
+            max_file_size=MAX_UPLOAD,
+            allowed_paths=[],
+            # Gradio would keep every call and its answer in the browser.
+            run_history=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=True,
+            footer_links=["api"],
+            theme=page.theme(),
+            css=page.CSS,
+            js=page.DARK,
+            favicon_path=None,
+            app_kwargs={
+                "routes": server.routes(held.tabs, held.files),
+                "middleware": [
+                    Middleware(Headers, sent=headers(server.SCRIPTS, ancestors())),
+                    Middleware(server.Presence, tabs=held.tabs),
+                ],
+                "lifespan": server.lifespan(held.tabs, held.files),
+            },
+        )
+    except OSError:
+        raise InputError(f"Port {port or 'from 7860'} is taken: choose another one.") from None
     api.name_each_output(blocks)
     blocks.block_thread()
 

@@ -19,7 +19,7 @@ UPLOAD_S = 600.0
 """An upload is there this long for the request that names it, which may have to wait for others."""
 
 OUTPUT_S = 300.0
-"""An output is there this long to be fetched, and only once."""
+"""An output is there this long to be fetched, and is freed as soon as it has been."""
 
 MAX_HELD = 3 * 2**29
 """Bytes of uploads and outputs that are waiting, of all clients together."""

@@ -338,6 +338,8 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
     # `queue=False`: answered at once, beside the requests that wait for a turn.
     at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     all_of_it: dict[str, Any] = {"outputs": everything, **at_once}
+    # What is set while an answer is under way is sent after it, where a click would be dropped.
+    as_set: dict[str, Any] = {**all_of_it, "trigger_mode": "always_last"}
     blocks.load(begin, **all_of_it)
     gr.on([sample.click, trial.click], open_sample, **all_of_it)
     public.click(
@@ -347,9 +349,9 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
     patients.show_patient(show_patient, **all_of_it)
     patients.remove_patient(remove_patient, **all_of_it)
     progress.stop_run(stop_run, **all_of_it)
-    order.input(reorder, order, **all_of_it)
-    gr.on([one.input for one in spacing], type_spacing, spacing, **all_of_it)
-    gr.on([models.input, flips.input], choose, [models, flips], **all_of_it)
+    order.input(reorder, order, **as_set)
+    gr.on([one.input for one in spacing], type_spacing, spacing, **as_set)
+    gr.on([models.input, flips.input], choose, [models, flips], **as_set)
     run.click(start, **all_of_it)
     timer.tick(tick, **all_of_it, trigger_mode="once")
     for name, (_, slider, largest) in sliders.items():

@@ -138,8 +138,12 @@ def routes(tabs: Tabs, files: Files) -> list[Route]:
         held = files.get(path)
         if held is None:
             return PlainTextResponse("This file is not here, or was fetched before.", 404)
-        sent = BackgroundTask(files.take, path) if request.method == "GET" else None
-        return _bytes(held.data, held.name, sent)
+
+        async def free() -> None:
+            files.take(path)
+
+        # Once all of it is sent: a client whose download breaks off can ask again.
+        return _bytes(held.data, held.name, BackgroundTask(free) if request.method == "GET" else None)
 
     async def viewer(_request: Request) -> Response:
         return Response(_JS, media_type="text/javascript", headers={"Cache-Control": "no-cache"})

@@ -123,15 +123,29 @@ export function downloads({ element, props }) {
 }
 
 /** A place to drop or choose a folder, a zip or files. @param {Component} component */
-export function dropzone({ element, props, trigger, events }) {
+export function dropzone({ element, props, watch, trigger, events }) {
   const zone = /** @type {HTMLElement} */ (element.querySelector(".drop"));
   const doing = /** @type {HTMLElement} */ (element.querySelector(".doing"));
   const wrong = /** @type {HTMLElement} */ (element.querySelector(".error"));
   const choose = /** @type {HTMLElement} */ (element.querySelector(".choose"));
 
+  // The buttons wait for the tab's key, without which there is nowhere to send anything.
+  function open() {
+    if (!props.value) return;
+    element.querySelectorAll("button").forEach((button) => (button.disabled = false));
+    zone.dataset.ready = "true";
+  }
+  watch("value", open);
+  open();
+
   /** @param {Named[]} files */
   async function send(files) {
-    if (!files.length || !props.value) return;
+    if (!files.length) return;
+    if (!props.value) {
+      wrong.textContent = LOST;
+      wrong.hidden = false;
+      return;
+    }
     doing.hidden = false;
     choose.hidden = true;
     wrong.hidden = true;
