@@ -13,7 +13,7 @@ from pathlib import Path
 import fake_hub
 import pytest
 from fake_hub import FakeHub
-from huggingface_hub import SpaceHardware, constants, metadata_load
+from huggingface_hub import SpaceHardware, metadata_load
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -39,11 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     """An empty Hub that the client asks, and an empty cache."""
-    with fake_hub.running() as running:
-        fake_hub.point_at(running.address, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        yield running
+    with fake_hub.connected(monkeypatch, tmp_path) as connected:
+        yield connected
 
 
 def head(folder: Path) -> dict[str, object]:
@@ -160,8 +157,8 @@ def test_a_space_fetches_named_weights_at_the_commit_that_the_revision_means_tod
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
-        (["someone/unet@v9"], "neither a folder nor within reach on the Hub"),
-        (["no/such"], "neither a folder nor within reach on the Hub"),
+        (["someone/unet@v9"], "the repository someone/unet has no revision 'v9' on the Hub"),
+        (["no/such"], "the Hub shows no repository no/such"),
         (["unet"], "'unet' is not the id of weights on the Hub; give OWNER/NAME@REVISION"),
         (["someone/unet@"], "is not the id of weights on the Hub"),
         (["someone/unet", "someone/unet@main"], "two of the weights are of one architecture, unet"),

@@ -162,7 +162,8 @@ def test_a_space_written_by_the_installed_package_is_that_of_the_clone(
     cards = {name for name in expected if name.startswith("weights/") and name.endswith("README.md")}
     assert len(cards) == 4  # of the weights the Hub's cache holds what is loaded, and no more
     assert written.keys() == expected.keys() - cards
-    assert all(written[name] == expected[name] for name in written)
+    differ = {name for name in written if written[name] != expected[name]}
+    assert differ == {"brainseg/checkpoint/released.json"}  # see `wheel`
 
 
 def files(folder: Path) -> dict[str, bytes]:

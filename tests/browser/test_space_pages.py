@@ -25,7 +25,7 @@ import fake_hub
 import pytest
 from browser.harness import CASE
 from dockerfile import Image
-from huggingface_hub import constants, metadata_load
+from huggingface_hub import metadata_load
 from playwright.sync_api import Browser, Page, expect
 
 from brainseg.checkpoint import read_card
@@ -216,9 +216,7 @@ def test_streamlit_in_a_frame_of_another_host(
 def test_weights_go_into_the_image_once_and_a_hub_that_is_down_is_a_sentence_on_the_page(
     chromium: Browser, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fake_hub.running() as hub:
-        fake_hub.point_at(hub.address, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with fake_hub.connected(monkeypatch, tmp_path) as hub:
         hub.publish("someone/mine", WEIGHTS / "unet", COMMIT, "main")
         write_space("streamlit", tmp_path / "space", ["someone/mine"])
         (tmp_path / "image").mkdir()
@@ -233,7 +231,7 @@ def test_weights_go_into_the_image_once_and_a_hub_that_is_down_is_a_sentence_on_
     with framed(image, chromium, tmp_path / "log.txt") as page:
         alert = page.frame_locator("iframe").get_by_role("alert")
         expect(alert).to_contain_text(
-            "weights 'unet' are neither here nor within reach on the Hub (someone/mine)"
+            f"someone/mine@{COMMIT} is neither a folder, nor in the cache, nor within reach"
         )
         expect(alert).to_have_count(1)
 
@@ -268,15 +266,13 @@ def test_gradio_in_a_frame_of_another_host(
 def test_gradio_with_a_hub_that_is_down_says_so_on_its_page(
     chromium: Browser, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fake_hub.running() as hub:
-        fake_hub.point_at(hub.address, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with fake_hub.connected(monkeypatch, tmp_path) as hub:
         hub.publish("someone/mine", WEIGHTS / "unet", COMMIT, "main")
         write_space("gradio", tmp_path / "space", ["someone/mine"])
     image = gradio_image(tmp_path / "space", tmp_path / "image", clean, NOBODY)
     with framed(image, chromium, tmp_path / "log.txt", "/") as page:
         alert = page.frame_locator("iframe").get_by_role("alert")
         expect(alert).to_contain_text(
-            "weights 'unet' are neither here nor within reach on the Hub (someone/mine)"
+            f"someone/mine@{COMMIT} is neither a folder, nor in the cache, nor within reach"
         )
         expect(alert).to_have_count(1)
