@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,12 @@ class Networks:
         card = CARDS[name]
         seen = study.case_id in card.training_patients
         return Prediction(name, name, study.case_id, probability, 0.5, "all", (), 0.1, card.sha256, seen, tta)
+
+
+@pytest.fixture(autouse=True)
+def _main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts the page in the place of the main module, which later worker processes would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
@@ -575,9 +582,9 @@ def test_a_damaged_card_is_a_sentence_and_the_other_models_run(
     monkeypatch.setattr(hub, "BUNDLED", tmp_path)
     monkeypatch.setattr(module, "installed", INSTALLED)
     at = AppTest.from_file(str(SCRIPT), default_timeout=30).run()
-    assert not at.error
-    upload(at, patient())
     path = tmp_path / "unet" / checkpoint.CONFIG
+    assert errors(at, f"{path} is not a brainseg weights card; get the weights folder again")
+    upload(at, patient())
     assert errors(at, f"U-Net: {path} is not a brainseg weights card; get the weights folder again")
     assert at.button(key="run").label == "Run 3 models"
     run_models(at)

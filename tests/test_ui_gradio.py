@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,9 @@ def agent(running: Running, *calls: dict[str, Any]) -> tuple[Any, list[Any]]:
             tools = (await session.list_tools()).tools
             return tools, [await session.call_tool(tools[0].name, arguments) for arguments in calls]
 
-    return asyncio.run(talk())
+    # In a thread of its own: where browser tests ran before, this one has a loop already.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(talk())).result()
 
 
 def test_an_agent_finds_one_tool_and_sends_a_patient(running: Running) -> None:
