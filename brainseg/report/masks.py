@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from brainseg.postprocess import Finding
-from brainseg.report.provenance import check, png, provenance, safe_name, tiff, zipped
+from brainseg.report.provenance import check, names_of, png, provenance, safe_name, tiff, zipped
 from brainseg.types import Study
 
 
@@ -35,8 +35,4 @@ def masks_zip(study: Study, findings: Sequence[Finding], file_format: Literal["t
 
 def _folders(findings: Sequence[Finding]) -> list[str]:
     """A folder for each finding, ending in "/"; nothing for a single one."""
-    if len(findings) < 2:
-        return [""] * len(findings)
-    names = [safe_name(f.prediction.model) for f in findings]
-    # Two names may differ only in characters that a file name cannot hold.
-    return [f"{n}/" if names.count(n) == 1 else f"{n}_{i}/" for i, n in enumerate(names, 1)]
+    return [f"{name}/" for name in names_of(findings)] if len(findings) > 1 else [""] * len(findings)

@@ -88,6 +88,13 @@ def safe_name(text: str) -> str:
     return kept.strip(" .").encode()[:200].decode(errors="ignore").rstrip(" .") or "case"
 
 
+def names_of(findings: Sequence[Finding]) -> list[str]:
+    """The model of each finding as a part of a file name; all differ."""
+    names = [safe_name(f.prediction.model) for f in findings]
+    # Two names may differ only in characters that a file name cannot hold.
+    return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names, 1)]
+
+
 def check(study: Study, findings: Sequence[Finding]) -> None:
     """Raise ValueError if a finding is of another case or shape, or two bear one model's name."""
     names = [f.prediction.model for f in findings]

@@ -1,0 +1,333 @@
+"""Masks and probabilities as DICOM segmentations of the input's FLAIR series, written by highdicom."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+)
+from pydicom.valuerep import DA, TM, format_number_as_ds
+
+from brainseg import __version__
+from brainseg.grid import Grid
+from brainseg.io.dicom.headers import items, kind_of, numbers, text, whole
+from brainseg.io.quiet import quiet
+from brainseg.models import ARCHITECTURES
+from brainseg.overlay import PREDICTION
+from brainseg.postprocess import Finding
+from brainseg.report.native import on_origin
+from brainseg.report.provenance import check, names_of, safe_name, zipped
+from brainseg.types import RESEARCH_USE, InputError, Origin, Study
+
+MANUFACTURER = "brainseg"
+"""Of every segmentation that is written here; `brainseg.io` knows our own results by it."""
+
+_MULTI_FRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+_SOURCES = (MRImageStorage, SecondaryCaptureImageStorage, *_MULTI_FRAME)
+_REFERENCES = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "FrameOfReferenceUID",
+)
+# By these an archive files an object with its patient and study.
+_TEXTS = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientAge", "PatientIdentityRemoved"),
+    *("DeidentificationMethod", "AccessionNumber", "StudyID", "ReferringPhysicianName", "StudyDescription"),
+)
+# The standard wants these to be there, though they may be empty.
+_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
+    *("StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+_TO_LPS = np.array([-1.0, -1.0, 1.0])
+_LONGEST = 64
+_FIRST_SERIES = 9001
+
+
+def refusal(study: Study) -> str | None:
+    """Why no segmentation can be written, a sentence with the remedy; None where one can."""
+    origin = study.origin
+    if origin is None or origin.format != "dicom":
+        what = "slices" if origin is None else {"nifti": "NIfTI"}.get(origin.format, origin.format.upper())
+        return (
+            f"DICOM-SEG refers to the DICOM series that it was made from, and {study.case_id} came as {what}: "
+            "choose another --format."
+        )
+    lacking = next(
+        (key for key in _REFERENCES if any(not text(header, key) for header in origin.headers)), None
+    )
+    if not origin.headers or lacking:
+        return f"DICOM-SEG needs the {lacking or 'headers'} of FLAIR, which its files lack: choose nifti."
+    kinds = {kind_of(header) for header in origin.headers}
+    if len(kinds) > 1 or not kinds <= set(_SOURCES):
+        return "DICOM-SEG needs FLAIR as MR images of one known kind, which it is not: choose nifti."
+    if not all(_places(header) for header in origin.headers):
+        return "DICOM-SEG needs the position of every frame of FLAIR, which its files lack: choose nifti."
+    return None
+
+
+def segmentations_zip(study: Study, findings: Sequence[Finding], *, keep_identifiers: bool = False) -> bytes:
+    """A zip of two DICOM-SEG files for each finding, and a README.txt.
+
+    ``<case>_<model>_mask.dcm`` is binary, ``<case>_<model>_probability.dcm`` fractional (8 bits). Each is a
+    series of its own with one segment: viewers show one segmentation a series, and masks of several models
+    overlap, which some of them cannot show within one file. There is a frame for each slice of the source,
+    empty ones too, which refers to the source's instance where that is; a slice that was missing has its
+    frame, and refers to none. RTSTRUCT is not written: no well-kept library makes its contours in memory.
+
+    Args:
+        study: from DICOM.
+        findings: of it.
+        keep_identifiers: copy the patient's name, number, birth date and sex, and the study's date, number
+            and physician from the source, so that an archive files the segmentation with its study.
+            Without it the patient is a pseudonym, ``study-`` and six letters of the digest of the
+            StudyInstanceUID, those fields are empty, and PatientIdentityRemoved says so. The identifiers of
+            study, series, instances and frame of reference stay in either case: the references are made
+            of them, and who has the source can find it by them.
+
+    Raises:
+        InputError: as `refusal` says.
+        ValueError: if a finding is of another case or shape, or two bear one model's name.
+    """
+    check(study, findings)
+    reason = refusal(study)
+    if reason is not None or study.origin is None:
+        raise InputError(reason or "")
+    # highdicom's and pydicom's warnings repeat values of headers.
+    with quiet("pydicom", "highdicom"):
+        source = _source(study.origin, keep_identifiers)
+        files = {}
+        for index, (name, finding) in enumerate(zip(names_of(findings), findings, strict=True)):
+            probability, mask = on_origin(study, finding)
+            stem = f"{safe_name(study.case_id)}_{name}"
+            first = _FIRST_SERIES + 2 * index
+            files[f"{stem}_mask.dcm"] = _written(source, mask.astype(np.uint8), finding, "mask", first)
+            files[f"{stem}_probability.dcm"] = _written(source, probability, finding, "probability", first + 1)
+    return zipped(
+        study, findings, files, "DICOM segmentations: masks (binary) and probabilities (fractional)."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    # What highdicom is shown of the source: nothing but what belongs into a segmentation.
+    images: tuple[Dataset, ...]
+    positions: tuple[hd.PlanePositionSequence, ...]
+    orientation: hd.PlaneOrientationSequence
+    measures: hd.PixelMeasuresSequence
+    anonymous: bool
+
+
+def _written(
+    source: _Source,
+    volume: npt.NDArray[Any],
+    finding: Finding,
+    what: Literal["mask", "probability"],
+    number: int,
+) -> bytes:
+    prediction = finding.prediction
+    name = safe_name(prediction.model)
+    binary = what == "mask"
+    network = ARCHITECTURES.get(prediction.architecture)
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=f"brainseg {name}"[:_LONGEST],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=__version__,
+        source=MANUFACTURER,
+        parameters={
+            "weights_sha256": prediction.weights_sha256,
+            "threshold": f"{finding.threshold:g}",
+            "keep": finding.keep,
+            "flips": "yes" if prediction.tta else "no",
+        },
+    )
+    segment = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=f"Tumour ({name})"[:_LONGEST],
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.SCT.Brain],
+        display_color=hd.color.CIELabColor.from_string(network.colour if network else PREDICTION),
+    )
+    made = hd.seg.Segmentation(
+        source_images=source.images[:1] if _is_multi_frame(source.images[0]) else source.images,
+        further_source_images=source.images[1:] if _is_multi_frame(source.images[0]) else None,
+        pixel_array=volume,
+        segmentation_type="BINARY" if binary else "FRACTIONAL",
+        fractional_type=None if binary else "PROBABILITY",
+        segment_descriptions=[segment],
+        series_instance_uid=hd.UID(),
+        series_number=number,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=f"brainseg {prediction.architecture}"[:_LONGEST],
+        software_versions=__version__,
+        # The weights make one such device differ from another.
+        device_serial_number=prediction.weights_sha256 or "unknown",
+        content_label="TUMOUR" if binary else "PROBABILITY",
+        content_description=RESEARCH_USE,
+        series_description=f"Research use only: brainseg {name} {what}"[:_LONGEST],
+        plane_positions=source.positions,
+        plane_orientation=source.orientation,
+        pixel_measures=source.measures,
+        omit_empty_frames=False,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        specific_character_set="ISO_IR 192",
+    )
+    if source.anonymous:
+        made.PatientIdentityRemoved = "YES"
+        made.DeidentificationMethod = "brainseg: patient and study not copied, UIDs kept"
+    buffer = io.BytesIO()
+    made.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _source(origin: Origin, keep_identifiers: bool) -> _Source:
+    grid = Grid(origin.affine, origin.shape)
+    axes = (grid.directions[:, 2] * _TO_LPS, grid.directions[:, 1] * _TO_LPS)
+    first = origin.headers[0]
+    stated = _numbers(first, "ImageOrientationPatient", 6, "PlaneOrientationSequence")
+    cosines = stated or tuple(float(x) for axis in axes for x in axis)
+    # Of a sheared stack, slices lie apart along their normal by less than along the way from one to the next.
+    apart = abs(float(np.cross(*axes) @ (grid.affine[:3, 0] * _TO_LPS)))
+    thick = _numbers(first, "SliceThickness", 1, "PixelMeasuresSequence")
+    spacing = _numbers(first, "PixelSpacing", 2, "PixelMeasuresSequence") or grid.spacing_mm[1:]
+    measures = hd.PixelMeasuresSequence(
+        pixel_spacing=list(spacing),
+        slice_thickness=thick[0] if thick and thick[0] > 0 else apart,
+        spacing_between_slices=apart,
+    )
+    orientation = hd.PlaneOrientationSequence("PATIENT", list(cosines))
+    # Where a slice is missing, where it would lie; else where its own header says.
+    positions = [tuple(grid.world((at, 0, 0)) * _TO_LPS) for at in range(origin.shape[0])]
+    for header in origin.headers:
+        for place in _places(header):
+            at = grid.voxels(np.asarray(place) * _TO_LPS)
+            index = round(float(at[0]))
+            if 0 <= index < len(positions) and np.abs(at - (index, 0, 0)).max() < 0.5:
+                positions[index] = tuple(place)
+    images = tuple(_stand_in(header, orientation, measures, keep_identifiers) for header in origin.headers)
+    return _Source(
+        images,
+        tuple(hd.PlanePositionSequence("PATIENT", list(place)) for place in positions),
+        orientation,
+        measures,
+        not keep_identifiers,
+    )
+
+
+def _stand_in(
+    header: Dataset,
+    orientation: hd.PlaneOrientationSequence,
+    measures: hd.PixelMeasuresSequence,
+    keep_identifiers: bool,
+) -> Dataset:
+    """A dataset with what highdicom needs of a source image, and with nothing else that the source holds."""
+    out = Dataset()
+    out.SOPClassUID = kind_of(header)
+    for keyword in _REFERENCES:
+        setattr(out, keyword, UID(text(header, keyword)))
+    for keyword in _EMPTY:
+        setattr(out, keyword, "")
+    if keep_identifiers:
+        _identify(out, header)
+    else:
+        digest = hashlib.sha256(text(header, "StudyInstanceUID").encode()).hexdigest()
+        out.PatientID = f"study-{digest[:6]}"
+        # A family name and no more.
+        out.PatientName = f"{out.PatientID}^"
+    out.Modality = "MR"
+    out.PositionReferenceIndicator = ""
+    out.Rows, out.Columns = whole(header, "Rows"), whole(header, "Columns")
+    if text(header, "LossyImageCompression") == "01":
+        out.LossyImageCompression = "01"
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if keyword in header:
+                setattr(out, keyword, header.get(keyword))
+    places = _places(header)
+    if _is_multi_frame(out):
+        shared = Dataset()
+        shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = orientation, measures
+        out.SharedFunctionalGroupsSequence = [shared]
+        frames = []
+        for place in places:
+            frame = Dataset()
+            frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", list(place))
+            frames.append(frame)
+        out.PerFrameFunctionalGroupsSequence = frames
+        out.NumberOfFrames = len(frames)
+    else:
+        out.ImagePositionPatient = [format_number_as_ds(x) for x in places[0]]
+        out.ImageOrientationPatient = orientation[0].ImageOrientationPatient
+        out.PixelSpacing = measures[0].PixelSpacing
+        out.SliceThickness = measures[0].SliceThickness
+        out.SpacingBetweenSlices = measures[0].SpacingBetweenSlices
+    return out
+
+
+def _identify(out: Dataset, header: Dataset) -> None:
+    for keyword in _TEXTS:
+        # A person's name is a value of several parts, and one text.
+        value = header.get(keyword)
+        if value is not None and str(value):
+            setattr(out, keyword, str(value))
+    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        # highdicom refuses what is no date.
+        try:
+            setattr(out, keyword, kind(text(header, keyword)))
+        except ValueError:
+            continue
+    sex = text(header, "PatientSex").upper()
+    out.PatientSex = sex if sex in ("M", "F", "O") else ""
+
+
+def _is_multi_frame(dataset: Dataset) -> bool:
+    return kind_of(dataset) in _MULTI_FRAME
+
+
+def _places(header: Dataset) -> list[tuple[float, ...]]:
+    """Positions of a header's frames in DICOM's axes, in their order; none where one is unknown."""
+    if not _is_multi_frame(header):
+        own = numbers(header, "ImagePositionPatient", 3)
+        return [own] if own else []
+    shared = items(header, "SharedFunctionalGroupsSequence")
+    found = [
+        next(
+            (
+                place
+                for group in (frame, *shared)
+                for one in items(group, "PlanePositionSequence")
+                if (place := numbers(one, "ImagePositionPatient", 3))
+            ),
+            None,
+        )
+        for frame in items(header, "PerFrameFunctionalGroupsSequence")
+    ]
+    return [place for place in found if place] if all(found) else []
+
+
+def _numbers(header: Dataset, keyword: str, count: int, group: str) -> tuple[float, ...] | None:
+    """Of a slice's header, or what all frames share."""
+    inside = [
+        one for shared in items(header, "SharedFunctionalGroupsSequence") for one in items(shared, group)
+    ]
+    return next((v for one in (*inside, header) if (v := numbers(one, keyword, count))), None)
