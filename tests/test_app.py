@@ -33,7 +33,7 @@ from brainseg.types import (
 from brainseg.ui import networks as module
 from brainseg.ui import words
 from brainseg.ui.job import UNEXPECTED
-from brainseg.ui.session import File, Patient, Session
+from brainseg.ui.session import Download, File, Patient, Session
 from brainseg.ui.state import TYPED_SPACING
 from brainseg.ui.streamlit import components
 from brainseg.ui.streamlit.server import SCRIPT
@@ -512,7 +512,9 @@ def ask(at: AppTest, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[F
     """Click a download, a plain button taking the place of the component; what it is given after that."""
     given: list[tuple[File | None, int]] = []
 
-    def downloads(file: File | None, build: Callable[[], None], answered: int) -> None:
+    def downloads(
+        offers: Sequence[Download], file: File | None, build: Callable[[], None], answered: int
+    ) -> None:
         given.append((file, answered))
         st.button("ask", key="ask", on_click=build)
 

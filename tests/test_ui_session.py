@@ -7,8 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 
+import dicom_maker
+import heads
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,7 +53,7 @@ class Networks:
         while not self.go_on.wait(0.005):
             if cancelled():
                 raise Cancelled("prediction was stopped")
-        probability = (study.slices[..., CHANNELS.index("flair")] / 255).astype(np.float32)
+        probability = np.minimum(study.slices[..., CHANNELS.index("flair")] / 255, 1).astype(np.float32)
         return Prediction(
             name, name, study.case_id, probability, 0.5, "all", (), 0.1, CARDS[name].sha256, False, tta
         )
@@ -431,9 +434,14 @@ def test_too_many_files_are_refused_and_nothing_is_lost(
     assert study(session).case_id == "PAT_02"
 
 
-@pytest.mark.parametrize("download", DOWNLOADS, ids=lambda d: d.name)
+OF_SPACE = ("dicom-seg", "nifti")
+
+
+@pytest.mark.parametrize("download", [d for d in DOWNLOADS if d.name not in OF_SPACE], ids=lambda d: d.name)
 def test_every_download_is_offered_and_made(session: Session, download: module.Download) -> None:
+    assert session.downloads == ()
     opened(session, "PAT_01")
+    assert download in session.downloads
     assert session.download(download.name) is None
     run(session)
     made, again = session.download(download.name), session.download(download.name)
@@ -443,6 +451,37 @@ def test_every_download_is_offered_and_made(session: Session, download: module.D
     assert made.data
     assert again.number > made.number
     assert session.download("nothing") is None
+
+
+def test_slices_are_offered_no_format_that_needs_space(session: Session) -> None:
+    opened(session, "PAT_01")
+    run(session)
+    assert not {one.name for one in session.downloads} & set(OF_SPACE)
+    assert [session.download(name) for name in OF_SPACE] == [None, None]
+
+
+def test_volumes_are_offered_their_own_formats(session: Session) -> None:
+    session.open(lambda: heads.patient(heads.affine_of()))
+    run(session)
+    assert [one.name for one in session.downloads][:2] == ["nifti", "masks-tif"]
+    assert session.download("dicom-seg") is None
+    made = session.download("nifti")
+    assert made is not None
+    assert made.name.endswith("_nifti.zip")
+
+
+def test_dicom_is_offered_segmentations_without_identifiers(session: Session) -> None:
+    flair = np.random.default_rng(0).integers(0, 256, (8, 24, 24)).astype(np.uint16)
+    members = dicom_maker.files({"A": dicom_maker.datasets(flair, 4)})
+    session.open(lambda: [NamedBytes(name, data) for name, data in members.items()])
+    run(session)
+    assert [one.name for one in session.downloads][:2] == ["dicom-seg", "nifti"]
+    made = session.download("dicom-seg")
+    assert made is not None
+    with zipfile.ZipFile(io.BytesIO(made.data)) as archive:
+        held = [archive.read(name) for name in archive.namelist()]
+    assert len(held) == 1 + 2 * len(session.readings)
+    assert not [data for data in held if dicom_maker.PATIENT.encode() in data]
 
 
 def test_a_jump_repeated_is_a_new_jump(session: Session) -> None:

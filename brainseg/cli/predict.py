@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,6 +57,18 @@ def predict(
     register: Annotated[
         bool, typer.Option("--register", help="Move pre and post onto FLAIR by a rigid registration.")
     ] = False,
+    mask_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Of the masks: nifti, dicom-seg, tiff, png; again for more. Without it: the input's own.",
+        ),
+    ] = None,
+    keep_identifiers: Annotated[
+        bool,
+        typer.Option("--keep-identifiers", help="Copy the patient's name and number into DICOM-SEG."),
+    ] = False,
     device: DeviceOption = "auto",
     tta: TtaOption = False,
     cohort: Annotated[
@@ -70,14 +82,17 @@ def predict(
     """Find the tumour in one patient, or in each of a cohort, with one or more models."""
     from brainseg.cohort.patient import read_patient
     from brainseg.report import report, to_json
-    from brainseg.report.folder import check_folder, run_of
+    from brainseg.report.folder import check_folder, results_of, run_of, write_folder
+    from brainseg.report.formats import parse_formats, why_not
 
     spacing_mm = parse_spacing(spacing)
     order = None if channels is None else [name.strip() for name in channels.split(",")]
     if cohort:
-        if out is None or len(inputs) > 1 or case is not None or sequence or register:
+        of_one = case is not None or sequence or register or mask_format or keep_identifiers
+        if out is None or len(inputs) > 1 or of_one:
             raise BrainsegError(
-                "--cohort needs one folder of patients and --out; it takes no --case, --sequence, --register"
+                "--cohort needs one folder of patients and --out; it takes no --case, --sequence, "
+                "--register, --format, --keep-identifiers"
             )
         predict_folder(
             inputs[0],
@@ -94,6 +109,8 @@ def predict(
         return
     if engine is not EngineName.LOCAL or workers > 1:
         raise BrainsegError("--engine and --workers are for many patients; add --cohort, or leave them out")
+    if out is None and (mask_format or keep_identifiers):
+        raise BrainsegError("--format and --keep-identifiers are about files; add --out")
     roles = parse_sequences(sequence or ())
     models = load_models(model)
     with quiet_stderr():
@@ -105,17 +122,24 @@ def predict(
             roles=roles,
             register=register,
         )
+    formats = parse_formats(study, mask_format or ())
+    if keep_identifiers and "dicom-seg" not in formats:
+        raise BrainsegError("--keep-identifiers is for DICOM-SEG, which is not written here; leave it out")
     if out is not None:
         check_folder(out, run_of(study, [one.card for one in models], tta))
     readings = _readings(study, models, device, tta, quiet=as_json)
     figures = report(study, readings)
     if out is not None:
-        _write(out, study, readings, figures)
+        results = results_of(study, readings, figures, formats=formats, keep_identifiers=keep_identifiers)
+        write_folder(out, dict(results.files()), results.figures)
     if as_json:
         typer.echo(to_json(figures).decode(), nl=False)
     else:
         _show(study, readings)
         if out is not None:
+            lacking = None if mask_format or study.origin is None else why_not(study, "dicom-seg")
+            if lacking and study.source.format == "dicom":
+                print_line(stdout(), f"note: {lacking}")
             typer.echo(f"written to {out}")
 
 
@@ -134,13 +158,6 @@ def _readings(study: Study, models: list[LoadedModel], device: str, tta: bool, q
             prediction = Predictor(one, device).predict(study, tta=tta, attention=False, progress=slices_done)
             readings.append(measure(study, find(prediction)))
     return readings
-
-
-def _write(out: Path, study: Study, readings: list[Reading], figures: dict[str, Any]) -> None:
-    from brainseg.report.folder import results_of, write_folder
-
-    results = results_of(study, readings, figures)
-    write_folder(out, dict(results.files()), results.figures)
 
 
 def _show(study: Study, readings: list[Reading]) -> None:

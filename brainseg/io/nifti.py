@@ -16,7 +16,7 @@ from brainseg.io.archive import gunzip
 from brainseg.io.files import NamedBytes
 from brainseg.io.layout import Layout, check_extent, finite, grid_of
 from brainseg.io.readers import UnreadableError
-from brainseg.io.sniff import ungzipped
+from brainseg.io.sniff import OWN_MARK, ungzipped
 from brainseg.types import Affine
 
 _SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -32,6 +32,14 @@ def is_paired(head: bytes) -> bool:
     """Whether the voxels lie in an .img file beside this header."""
     block = ungzipped(head)
     return block[344:347] in _PAIRED or block[4:7] in _PAIRED
+
+
+def is_own_result(head: bytes) -> bool:
+    """Whether brainseg wrote a file, by the description in its header."""
+    try:
+        return bytes(_header(ungzipped(head))["descrip"]).startswith(OWN_MARK.encode())
+    except UnreadableError:
+        return False
 
 
 def layout(head: bytes) -> Layout:

@@ -14,15 +14,16 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Within, no warning is shown and nothing is logged by `loggers`; one thread at a time."""
+    """Within, no warning is shown and nothing is logged by `loggers` or those below; one thread at a time."""
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         named = [logging.getLogger(name) for name in loggers]
-        before = [logger.disabled for logger in named]
+        before = [(logger.disabled, logger.propagate, logger.handlers) for logger in named]
         try:
             for logger in named:
-                logger.disabled = True
+                # What a module's own logger says goes up past a disabled one: it ends here.
+                logger.disabled, logger.propagate, logger.handlers = True, False, [logging.NullHandler()]
             yield
         finally:
-            for logger, disabled in zip(named, before, strict=True):
-                logger.disabled = disabled
+            for logger, (disabled, propagate, handlers) in zip(named, before, strict=True):
+                logger.disabled, logger.propagate, logger.handlers = disabled, propagate, handlers

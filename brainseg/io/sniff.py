@@ -84,6 +84,11 @@ _NO_IMAGE = (
 )
 
 
+OWN_MARK = "brainseg"
+"""Results that we wrote ourselves begin so: the Software of pictures, the Manufacturer of DICOM, the
+description of NIfTI."""
+
+
 def has_image_suffix(name: str) -> bool:
     """Whether the name ends as TIFF, PNG or JPEG do."""
     return name.lower().endswith(tuple(IMAGE_SUFFIXES))
@@ -162,7 +167,7 @@ def is_own_result(head: bytes) -> bool:
         head: a PNG's or TIFF's first bytes, at least those before its pixels.
     """
     try:
-        return _software(head).startswith("brainseg")
+        return _software(head).startswith(OWN_MARK)
     except (struct.error, ValueError):
         return False
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainseg.io import itk, nifti
-from brainseg.io.cases import Case, relative_names
+from brainseg.io.cases import OWN_RESULT, Case, relative_names
 from brainseg.io.files import NamedBytes, tidy
 from brainseg.io.layout import Layout
 from brainseg.io.names import T2, VolumeName, natural, parse_volume
@@ -132,6 +132,9 @@ def _found(files: Sequence[NamedBytes], ignored: list[SourceFile]) -> list[_Foun
         lower = name.lower()
         head = file.head(HEAD)
         if lower.endswith(_VOXELS) and not is_nifti(head):
+            continue
+        if is_nifti(head) and nifti.is_own_result(head):
+            ignored.append(SourceFile(name, "ignored", OWN_RESULT))
             continue
         try:
             image = _image(name, head, by_name)

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -27,15 +27,13 @@ from brainseg import __version__
 from brainseg.grid import Grid
 from brainseg.io.dicom.headers import items, kind_of, numbers, text, whole
 from brainseg.io.quiet import quiet
+from brainseg.io.sniff import OWN_MARK
 from brainseg.models import ARCHITECTURES
 from brainseg.overlay import PREDICTION
 from brainseg.postprocess import Finding
 from brainseg.report.native import on_origin
 from brainseg.report.provenance import check, names_of, safe_name, zipped
 from brainseg.types import RESEARCH_USE, InputError, Origin, Study
-
-MANUFACTURER = "brainseg"
-"""Of every segmentation that is written here; `brainseg.io` knows our own results by it."""
 
 _MULTI_FRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 _SOURCES = (MRImageStorage, SecondaryCaptureImageStorage, *_MULTI_FRAME)
@@ -60,15 +58,8 @@ _LONGEST = 64
 _FIRST_SERIES = 9001
 
 
-def refusal(study: Study) -> str | None:
-    """Why no segmentation can be written, a sentence with the remedy; None where one can."""
-    origin = study.origin
-    if origin is None or origin.format != "dicom":
-        what = "slices" if origin is None else {"nifti": "NIfTI"}.get(origin.format, origin.format.upper())
-        return (
-            f"DICOM-SEG refers to the DICOM series that it was made from, and {study.case_id} came as {what}: "
-            "choose another --format."
-        )
+def refusal(origin: Origin) -> str | None:
+    """Why no segmentation can refer to a DICOM series, a sentence with the remedy; None where one can."""
     lacking = next(
         (key for key in _REFERENCES if any(not text(header, key) for header in origin.headers)), None
     )
@@ -102,23 +93,24 @@ def segmentations_zip(study: Study, findings: Sequence[Finding], *, keep_identif
             of them, and who has the source can find it by them.
 
     Raises:
-        InputError: as `refusal` says.
+        InputError: not from DICOM, or as `refusal` says.
         ValueError: if a finding is of another case or shape, or two bear one model's name.
     """
     check(study, findings)
-    reason = refusal(study)
-    if reason is not None or study.origin is None:
-        raise InputError(reason or "")
+    if study.origin is None or study.origin.format != "dicom":
+        raise InputError(f"{study.case_id} is no DICOM, to which DICOM-SEG refers: choose another format.")
+    if reason := refusal(study.origin):
+        raise InputError(reason)
     # highdicom's and pydicom's warnings repeat values of headers.
     with quiet("pydicom", "highdicom"):
         source = _source(study.origin, keep_identifiers)
-        files = {}
-        for index, (name, finding) in enumerate(zip(names_of(findings), findings, strict=True)):
+        files: dict[str, bytes] = {}
+        for name, finding in zip(names_of(findings), findings, strict=True):
             probability, mask = on_origin(study, finding)
             stem = f"{safe_name(study.case_id)}_{name}"
-            first = _FIRST_SERIES + 2 * index
-            files[f"{stem}_mask.dcm"] = _written(source, mask.astype(np.uint8), finding, "mask", first)
-            files[f"{stem}_probability.dcm"] = _written(source, probability, finding, "probability", first + 1)
+            for what, volume in (("mask", mask.astype(np.uint8)), ("probability", probability)):
+                number = _FIRST_SERIES + len(files)
+                files[f"{stem}_{what}.dcm"] = _written(source, volume, finding, what, number)
     return zipped(
         study, findings, files, "DICOM segmentations: masks (binary) and probabilities (fractional)."
     )
@@ -138,7 +130,7 @@ def _written(
     source: _Source,
     volume: npt.NDArray[Any],
     finding: Finding,
-    what: Literal["mask", "probability"],
+    what: str,
     number: int,
 ) -> bytes:
     prediction = finding.prediction
@@ -149,7 +141,7 @@ def _written(
         name=f"brainseg {name}"[:_LONGEST],
         family=codes.cid7162.ArtificialIntelligence,
         version=__version__,
-        source=MANUFACTURER,
+        source=OWN_MARK,
         parameters={
             "weights_sha256": prediction.weights_sha256,
             "threshold": f"{finding.threshold:g}",
@@ -178,7 +170,7 @@ def _written(
         series_number=number,
         sop_instance_uid=hd.UID(),
         instance_number=1,
-        manufacturer=MANUFACTURER,
+        manufacturer=OWN_MARK,
         manufacturer_model_name=f"brainseg {prediction.architecture}"[:_LONGEST],
         software_versions=__version__,
         # The weights make one such device differ from another.

@@ -17,6 +17,7 @@ from typing import Any
 
 from brainseg import report
 from brainseg.measure import Reading
+from brainseg.report.formats import FOLDERS, MaskFormat, formats_of, masks_in
 from brainseg.types import BrainsegError, Spacing, Study, WeightsCard
 
 BEGUN = ".writing-"
@@ -44,14 +45,30 @@ class Results:
                 yield from ((f"{folder}/{name}", archive.read(name)) for name in archive.namelist())
 
 
-def results_of(study: Study, readings: Sequence[Reading], figures: dict[str, Any]) -> Results:
-    """Masks, overlays and figures of one patient; `figures` is its `brainseg.report.report`."""
+def results_of(
+    study: Study,
+    readings: Sequence[Reading],
+    figures: dict[str, Any],
+    *,
+    formats: Sequence[MaskFormat] | None = None,
+    keep_identifiers: bool = False,
+) -> Results:
+    """Masks, overlays and figures of one patient.
+
+    Args:
+        study: the patient.
+        readings: of each model.
+        figures: their `brainseg.report.report`.
+        formats: of the masks, as the study allows; None for the input's own, `formats_of`.
+        keep_identifiers: as `brainseg.report.dicom_seg.segmentations_zip`.
+    """
     case, findings = report.safe_name(study.case_id), [reading.finding for reading in readings]
+    masks = {
+        FOLDERS[one]: masks_in(study, findings, one, keep_identifiers=keep_identifiers)
+        for one in formats or formats_of(study)
+    }
     return Results(
-        {
-            "masks": report.masks_zip(study, findings, "tif"),
-            "overlays": report.overlays_zip(study, findings),
-        },
+        masks | {"overlays": report.overlays_zip(study, findings)},
         {f"{case}.csv": report.to_csv(figures), f"{case}.json": report.to_json(figures)},
     )
 

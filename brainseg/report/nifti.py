@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from brainseg import __version__
 from brainseg.grid import Grid
+from brainseg.io.sniff import OWN_MARK
 from brainseg.postprocess import Finding
 from brainseg.report.native import on_origin
 from brainseg.report.provenance import check, names_of, safe_name, zipped
@@ -50,7 +51,7 @@ def nifti_zip(study: Study, findings: Sequence[Finding]) -> bytes:
         probability, mask = on_origin(study, finding)
         stem = f"{safe_name(study.case_id)}_{name}"
         for what, volume in (("mask", mask.astype(np.uint8)), ("probability", probability)):
-            description = f"brainseg {__version__}, research use only: {what} of {name}"
+            description = f"{OWN_MARK} {__version__}, research use only: {what} of {name}"
             files[f"{stem}_{what}.nii.gz"] = _nifti(volume, study, study.origin, description)
     return zipped(
         study, findings, files, "Masks (0 and 1) and probabilities (0 to 1) on the grid of the input's FLAIR."

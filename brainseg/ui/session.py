@@ -16,6 +16,8 @@ from brainseg import report
 from brainseg.io import Case, NamedBytes, find_cases, read_case
 from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
+from brainseg.report import MaskFormat
+from brainseg.report.formats import FOLDERS, why_not
 from brainseg.types import BrainsegError, InputError, Keep, Prediction, Spacing, Study, WeightsCard
 from brainseg.ui import state
 from brainseg.ui.job import UNEXPECTED, Job, Predict, Status
@@ -36,16 +38,19 @@ _file_numbers = count(1)
 
 @dataclass(frozen=True)
 class Download:
-    """A file that can be asked for."""
+    """A file that can be asked for; one of a mask format only where the study allows that."""
 
     name: str
     title: str
     hint: str
+    mask_format: MaskFormat | None = None
 
 
-DOWNLOADS = (
-    Download("masks-tif", "Masks (TIFF)", "A zip of mask slices, 0 and 255"),
-    Download("masks-png", "Masks (PNG)", "A zip of mask slices, 0 and 255"),
+DOWNLOADS: tuple[Download, ...] = (
+    Download("dicom-seg", "Masks (DICOM-SEG)", "A zip of segmentations of the FLAIR series", "dicom-seg"),
+    Download("nifti", "Masks (NIfTI)", "A zip of masks and probabilities on FLAIR's own grid", "nifti"),
+    Download("masks-tif", "Masks (TIFF)", "A zip of mask slices, 0 and 255", "tiff"),
+    Download("masks-png", "Masks (PNG)", "A zip of mask slices, 0 and 255", "png"),
     Download("overlays", "Overlays (PNG)", "A zip of every slice, models side by side"),
     Download("csv", "Figures (CSV)", "A row for the patient and one for each slice"),
     Download("json", "Report (JSON)", "All figures, with weights, threshold and time"),
@@ -434,8 +439,19 @@ class Session:
             elif before is not None:
                 patient.jump = replace(before, nonce=nonce)
 
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        """Those of `DOWNLOADS` that the files of the patient shown allow."""
+        with self._lock:
+            study = None if self._shown is None else self._shown.study
+        if study is None:
+            return ()
+        return tuple(
+            one for one in DOWNLOADS if one.mask_format is None or not why_not(study, one.mask_format)
+        )
+
     def download(self, name: str) -> File | None:
-        """The file of that name in `DOWNLOADS`, of the results shown; None if there is nothing to save."""
+        """The file of that name in `downloads`, of the results shown; None if there is nothing to save."""
         with self._lock:
             patient, readings = self._shown, self.readings
             study = None if patient is None else patient.study
@@ -443,15 +459,17 @@ class Session:
             return None
         findings = [reading.finding for reading in readings]
         case = report.safe_name(study.case_id)
+        one = next((one for one in self.downloads if one.name == name), None)
+        if one is None:
+            return None
+        if one.mask_format is not None:
+            ending = f"{FOLDERS[one.mask_format]}.zip"
+            return File(f"{case}_{ending}", report.masks_in(study, findings, one.mask_format))
         makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-            "masks-tif": ("masks.zip", lambda: report.masks_zip(study, findings, "tif")),
-            "masks-png": ("masks_png.zip", lambda: report.masks_zip(study, findings, "png")),
             "overlays": ("overlays.zip", lambda: report.overlays_zip(study, findings)),
             "csv": ("figures.csv", lambda: report.to_csv(report.report(study, readings))),
             "json": ("figures.json", lambda: report.to_json(report.report(study, readings))),
         }
-        if name not in makers:
-            return None
         ending, make = makers[name]
         return File(f"{case}_{ending}", make())
 

@@ -34,7 +34,7 @@ _CHUNK = 2**20
 # What is asked of each file before the user has chosen; the whole header is read with the pixels.
 _TAGS = sorted(
     vocabulary(
-        "SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate StudyTime Modality "
+        "SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate StudyTime Modality Manufacturer "
         "StudyDescription SeriesDescription PatientID ProtocolName ContrastBolusAgent "
         "ContrastBolusAgentSequence ScanningSequence SequenceName PulseSequenceName SliceThickness "
         "RepetitionTime EchoTime EffectiveEchoTime InversionTime EchoNumbers SpacingBetweenSlices "

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from brainseg.io.cases import Case
+from brainseg.io.cases import OWN_RESULT, Case
 from brainseg.io.dicom.headers import kind_of, read_header, text
 from brainseg.io.dicom.series import DIRECTORY, SEGMENTATIONS, Instance, Row, rows, short
 from brainseg.io.files import NamedBytes, tidy
@@ -52,6 +52,8 @@ def cases(files: Sequence[NamedBytes]) -> tuple[list[Case], list[SourceFile]]:
 
 
 def _alone(row: Row) -> str:
+    if row.info.why == OWN_RESULT:
+        return OWN_RESULT
     is_mask = row.info.role == "mask" or row.info.segments
     return "a segmentation, whose images were not given" if is_mask else row.info.why
 

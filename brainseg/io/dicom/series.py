@@ -11,12 +11,14 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
+from brainseg.io.cases import OWN_RESULT
 from brainseg.io.dicom.headers import items, kind_of, number, numbers, text, whole, words
 from brainseg.io.dicom.recognise import Facts, recognise
 from brainseg.io.dicom.stacks import Plane, Stack, stacks
 from brainseg.io.limits import MAX_SIDE, MAX_SLICES
 from brainseg.io.readers.reader import MAX_BYTES, MAX_PAGES
 from brainseg.io.series import Role, SeriesInfo
+from brainseg.io.sniff import OWN_MARK
 from brainseg.io.text import listed, plural, shown
 
 SEGMENTATION, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -200,6 +202,9 @@ def _of_segments(one: Instance, key: str) -> Row:
     if not segments:
         info = SeriesInfo(key, title, None, "a segmentation without segments", (one.file,))
         return Row(info, problem="is a segmentation without segments: choose another")
+    if text(one.header, "Manufacturer") == OWN_MARK:
+        info = SeriesInfo(key, title, None, OWN_RESULT, (one.file,), segments)
+        return Row(info, problem=f"is {OWN_RESULT}: choose another", frame=frame)
     info = SeriesInfo(key, title, "mask", f"a segmentation of {names}", (one.file,), segments)
     return Row(info, frame=frame)
 

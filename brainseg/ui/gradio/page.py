@@ -192,6 +192,7 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
             "key": tab.key,
             "revision": tab.revision,
             "packs": list(session.packs()),
+            "offers": [one.name for one in session.downloads],
             "shown": bool(study),
         }
         return {

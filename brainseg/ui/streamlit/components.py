@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +11,7 @@ import streamlit as st
 
 from brainseg.ui import markup
 from brainseg.ui.modules import asset, script
-from brainseg.ui.session import DOWNLOADS, File
+from brainseg.ui.session import Download, File
 from brainseg.ui.wire import Block, message
 
 _JS = script("streamlit.js")
@@ -66,17 +66,20 @@ def pack(name: str, data: bytes) -> None:
     _pack(key=f"pack-{name}", data=data)
 
 
-def downloads(file: File | None, build: Callable[[], None], answered: int) -> None:
+def downloads(
+    offers: Sequence[Download], file: File | None, build: Callable[[], None], answered: int
+) -> None:
     """Buttons, and the file that the last click asked for.
 
     Args:
+        offers: what there is to save.
         file: to be saved now.
         build: called by a click.
         answered: how many clicks have been; a new number frees the buttons, even without a file.
     """
     header: dict[str, Any] = {
         "kind": "downloads",
-        "offers": [{"name": d.name, "title": d.title, "hint": d.hint} for d in DOWNLOADS],
+        "offers": [{"name": d.name, "title": d.title, "hint": d.hint} for d in offers],
         "file": None,
         "answered": answered,
     }

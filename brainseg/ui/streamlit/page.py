@@ -387,7 +387,7 @@ def _downloads(session: Session) -> None:
             st.session_state["file"] = session.download(components.asked())
 
     file: File | None = st.session_state.pop("file", None)
-    components.downloads(file, build, st.session_state.get("answered", 0))
+    components.downloads(session.downloads, file, build, st.session_state.get("answered", 0))
     notice = st.session_state.pop("notice", None)
     if notice:
         _error(notice)

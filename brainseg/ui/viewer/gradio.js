@@ -22,6 +22,7 @@ import { parse } from "./wire.js";
  * @typedef {object} Told
  * @property {string} key
  * @property {string[]} packs ids of what the viewer draws from
+ * @property {string[]} offers names of the downloads that the patient's files allow
  * @property {boolean} shown whether a patient is
  */
 
@@ -99,9 +100,17 @@ export function buttons({ element, trigger, events }) {
   });
 }
 
-/** Buttons that save a file each. @param {Component} component */
-export function downloads({ element, props }) {
+/** Buttons that save a file each; those that the patient's files allow. @param {Component} component */
+export function downloads({ element, props, watch }) {
   const wrong = /** @type {HTMLElement} */ (element.querySelector(".error"));
+  function offer() {
+    const { offers = [] } = props.value || {};
+    element
+      .querySelectorAll("button")
+      .forEach((button) => (button.hidden = !offers.includes(button.dataset.name ?? "")));
+  }
+  watch("value", offer);
+  offer();
   for (const button of element.querySelectorAll("button")) {
     const title = button.textContent;
     button.addEventListener("click", async () => {
