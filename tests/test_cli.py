@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dicom_maker
 import numpy as np
 import pytest
 import tifffile
@@ -138,6 +139,59 @@ def test_out_holds_masks_overlays_json_and_csv(
     assert len(list((out / "overlays").glob("*.png"))) == 3
     with (out / "CASE_B.csv").open(encoding="utf-8-sig", newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
+
+
+def test_out_has_the_inputs_own_format_unless_another_is_asked(
+    run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "P01"
+    folder.mkdir()
+    for file in patient(affine_of()):
+        (tmp_path / file.name).write_bytes(file.data)
+    command = ["predict", folder, "--model", folders["unet"], "--out", tmp_path / "out"]
+    code, _, _ = run(*command)
+    assert code == 0
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"nifti", "overlays"}
+    assert {path.name.rpartition("_")[2] for path in (out / "nifti").glob("*.nii.gz")} == {
+        "mask.nii.gz",
+        "probability.nii.gz",
+    }
+    code, _, _ = run(*command, "--format", "tiff", "--format", "png")
+    assert code == 0
+    assert list((out / "masks").glob("*.tif"))
+    assert list((out / "masks_png").glob("*.png"))
+    for more, said in (
+        (["--format", "dicom-seg"], "came as NIfTI"),
+        (["--format", "rtstruct"], "must be one of nifti, dicom-seg, tiff, png"),
+        (["--keep-identifiers"], "is for DICOM-SEG"),
+    ):
+        code, _, error = run(*command, *more)
+        assert code == 2
+        assert said in error
+        assert error.count("\n") == 1
+    code, _, error = run(*command[:-2], "--format", "nifti")
+    assert code == 2
+    assert "add --out" in error
+
+
+def test_dicom_goes_back_as_segmentations_without_a_name_unless_asked(
+    run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    flair = np.random.default_rng(0).integers(0, 300, (8, 40, 40)).astype(np.uint16)
+    for name, data in dicom_maker.files({"A": dicom_maker.datasets(flair, 4)}).items():
+        (tmp_path / "disc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "disc" / name).write_bytes(data)
+    out = tmp_path / "out"
+    command = ["predict", tmp_path / "disc", "--model", folders["unet"], "--out", out]
+    for more, expected in (([], False), (["--keep-identifiers"], True)):
+        code, _, _ = run(*command, *more)
+        assert code == 0
+        assert {path.name for path in out.iterdir() if path.is_dir()} == {"dicom_seg", "nifti", "overlays"}
+        held = [path.read_bytes() for path in (out / "dicom_seg").glob("*.dcm")]
+        assert [dicom_maker.PATIENT.encode() in data for data in held] == [expected] * 2
+        others = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".dcm"]
+        assert not [path for path in others if dicom_maker.PATIENT.encode() in path.read_bytes()]
 
 
 def test_evaluate_json_keeps_its_shape_and_counts_what_is_not_computable(

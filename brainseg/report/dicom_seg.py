@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ _EMPTY = (
 )
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
 _LONGEST = 64
+# In voxels: slices of one stack may lie off its even grid by so much.
+_SAME_PLACE = 0.5
 _FIRST_SERIES = 9001
 
 
@@ -124,6 +127,10 @@ class _Source:
     orientation: hd.PlaneOrientationSequence
     measures: hd.PixelMeasuresSequence
     anonymous: bool
+    # Instances and the number of frames that there are; highdicom refers to all slices or to none, so the
+    # missing ones have stand-ins until it is done.
+    instances: frozenset[str]
+    frames: int
 
 
 def _written(
@@ -185,6 +192,7 @@ def _written(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set="ISO_IR 192",
     )
+    _forget_missing(made, source)
     if source.anonymous:
         made.PatientIdentityRemoved = "YES"
         made.DeidentificationMethod = "brainseg: patient and study not copied, UIDs kept"
@@ -211,20 +219,58 @@ def _source(origin: Origin, keep_identifiers: bool) -> _Source:
     orientation = hd.PlaneOrientationSequence("PATIENT", list(cosines))
     # Where a slice is missing, where it would lie; else where its own header says.
     positions = [tuple(grid.world((at, 0, 0)) * _TO_LPS) for at in range(origin.shape[0])]
+    missing = dict(enumerate(positions))
     for header in origin.headers:
         for place in _places(header):
             at = grid.voxels(np.asarray(place) * _TO_LPS)
             index = round(float(at[0]))
-            if 0 <= index < len(positions) and np.abs(at - (index, 0, 0)).max() < 0.5:
+            if 0 <= index < len(positions) and np.abs(at - (index, 0, 0)).max() < _SAME_PLACE:
                 positions[index] = tuple(place)
-    images = tuple(_stand_in(header, orientation, measures, keep_identifiers) for header in origin.headers)
+                missing.pop(index, None)
+    images = [_stand_in(header, orientation, measures, keep_identifiers) for header in origin.headers]
+    instances = frozenset(image.SOPInstanceUID for image in images)
+    frames = int(images[0].get("NumberOfFrames", 1))
+    for place in missing.values():
+        if _is_multi_frame(images[0]):
+            images[0].PerFrameFunctionalGroupsSequence.append(_frame(place))
+            images[0].NumberOfFrames += 1
+        else:
+            image = copy.deepcopy(images[0])
+            image.SOPInstanceUID = hd.UID()
+            image.ImagePositionPatient = [format_number_as_ds(x) for x in place]
+            images.append(image)
     return _Source(
-        images,
-        tuple(hd.PlanePositionSequence("PATIENT", list(place)) for place in positions),
-        orientation,
-        measures,
-        not keep_identifiers,
+        images=tuple(images),
+        positions=tuple(hd.PlanePositionSequence("PATIENT", list(place)) for place in positions),
+        orientation=orientation,
+        measures=measures,
+        anonymous=not keep_identifiers,
+        instances=instances,
+        frames=frames,
     )
+
+
+def _forget_missing(made: hd.seg.Segmentation, source: _Source) -> None:
+    """Take the references to slices that are not there out again."""
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        # Of several multi-frame files, which highdicom may not match, a frame has none.
+        for derived in frame.get("DerivationImageSequence", ()):
+            for named in derived.SourceImageSequence:
+                uid, number = named.ReferencedSOPInstanceUID, int(named.get("ReferencedFrameNumber", 1))
+                added = uid == source.images[0].SOPInstanceUID and number > source.frames
+                if added or uid not in source.instances:
+                    frame.DerivationImageSequence = []
+    holders: list[tuple[Dataset, str]] = [(made, "SourceImageSequence")]
+    holders += [(series, "ReferencedInstanceSequence") for series in made.ReferencedSeriesSequence]
+    for holder, keyword in holders:
+        kept = [one for one in items(holder, keyword) if one.ReferencedSOPInstanceUID in source.instances]
+        setattr(holder, keyword, kept)
+
+
+def _frame(place: Sequence[float]) -> Dataset:
+    out = Dataset()
+    out.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", list(place))
+    return out
 
 
 def _stand_in(
@@ -260,13 +306,8 @@ def _stand_in(
         shared = Dataset()
         shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = orientation, measures
         out.SharedFunctionalGroupsSequence = [shared]
-        frames = []
-        for place in places:
-            frame = Dataset()
-            frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", list(place))
-            frames.append(frame)
-        out.PerFrameFunctionalGroupsSequence = frames
-        out.NumberOfFrames = len(frames)
+        out.PerFrameFunctionalGroupsSequence = [_frame(place) for place in places]
+        out.NumberOfFrames = len(places)
     else:
         out.ImagePositionPatient = [format_number_as_ds(x) for x in places[0]]
         out.ImageOrientationPatient = orientation[0].ImageOrientationPatient
