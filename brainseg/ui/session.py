@@ -16,8 +16,7 @@ from brainseg import report
 from brainseg.io import Case, NamedBytes, find_cases, read_case
 from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
-from brainseg.report import MaskFormat
-from brainseg.report.formats import FOLDERS, why_not
+from brainseg.report.formats import FOLDERS, MaskFormat, why_not
 from brainseg.types import BrainsegError, InputError, Keep, Prediction, Spacing, Study, WeightsCard
 from brainseg.ui import state
 from brainseg.ui.job import UNEXPECTED, Job, Predict, Status
