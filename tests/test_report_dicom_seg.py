@@ -240,6 +240,22 @@ def test_frames_of_an_enhanced_file_are_named() -> None:
         )
 
 
+def test_several_enhanced_files_are_named_by_the_series_alone() -> None:
+    # highdicom refers to frames of one multi-frame file, not of several.
+    rest = replace(SMALL, origin=tuple(SMALL.position(5)))
+    first = maker.enhanced(flair()[:5], 4, geometry=SMALL, visit=VISIT)
+    second = maker.enhanced(flair()[5:], 4, geometry=rest, visit=VISIT)
+    second.SOPInstanceUID += "2"
+    study = study_of({"A/1": maker.as_bytes(first), "A/2": maker.as_bytes(second)})
+    assert study.shape == SHAPE
+    one = pydicom.dcmread(io.BytesIO(made(study, finding(study))["unet_mask"]))
+    assert one.NumberOfFrames == SHAPE[0]
+    named = [
+        item.ReferencedSOPInstanceUID for item in one.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    ]
+    assert named == [first.SOPInstanceUID, second.SOPInstanceUID]
+
+
 def test_no_tumour_is_a_whole_file_too(study: Study) -> None:
     one = parsed(made(study, finding(study, empty=True))["unet_mask"])
     assert one.NumberOfFrames == SHAPE[0]
