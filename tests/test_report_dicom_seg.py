@@ -242,7 +242,8 @@ def test_frames_of_an_enhanced_file_are_named() -> None:
 
 def test_several_enhanced_files_are_named_by_the_series_alone() -> None:
     # highdicom refers to frames of one multi-frame file, not of several.
-    rest = replace(SMALL, origin=tuple(SMALL.position(5)))
+    x, y, z = SMALL.position(5)
+    rest = replace(SMALL, origin=(x, y, z))
     first = maker.enhanced(flair()[:5], 4, geometry=SMALL, visit=VISIT)
     second = maker.enhanced(flair()[5:], 4, geometry=rest, visit=VISIT)
     second.SOPInstanceUID += "2"
