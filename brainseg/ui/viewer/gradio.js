@@ -99,6 +99,29 @@ export function buttons({ element, trigger, events }) {
   });
 }
 
+/** The table of a patient's series: any change in it is one event. @param {Component} component */
+export function sequences({ element, trigger, events }) {
+  element.addEventListener("change", ({ target }) => {
+    const changed = /** @type {HTMLElement} */ (target);
+    const table = /** @type {HTMLFieldSetElement | null} */ (changed.closest("fieldset.sequences"));
+    if (!table) return;
+    const row = /** @type {HTMLElement | null} */ (changed.closest(".series"));
+    const boxes = [.../** @type {NodeListOf<HTMLInputElement>} */ (row?.querySelectorAll("input") ?? [])];
+    const register = /** @type {HTMLInputElement | null} */ (table.querySelector("input[name=register]"));
+    const number = Number(table.dataset.number);
+    // The answer draws the table anew.
+    table.disabled = true;
+    table.querySelector(".doing")?.removeAttribute("hidden");
+    trigger(events[0], {
+      number,
+      series: row?.dataset.series ?? null,
+      role: row?.querySelector("select")?.value ?? null,
+      labels: boxes.length ? boxes.filter((box) => box.checked).map((box) => Number(box.value)) : null,
+      register: register?.checked ?? false,
+    });
+  });
+}
+
 /** Buttons that save a file each. @param {Component} component */
 export function downloads({ element, props }) {
   const wrong = /** @type {HTMLElement} */ (element.querySelector(".error"));
