@@ -124,7 +124,8 @@ def _check(series: Sequence[SeriesInfo], chosen: set[str]) -> None:
         if len(several) > 1 and not together:
             raise InputError(
                 f"{listed((shown(one.title) for one in several), most=4)} were all recognised as "
-                f"{ROLES[role]}: choose one, in the table of sequences or by --sequence {role}={several[0].key}."
+                f"{ROLES[role]}: choose one, in the table of sequences or by --sequence "
+                f"{role}={several[0].key}."
             )
     if not by_role["flair"]:
         aside = listed((f"{shown(one.key)} ({one.why})" for one in series), most=6)

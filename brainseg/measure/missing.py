@@ -14,7 +14,7 @@ _TITLES = {"pre": "T1 before contrast", "post": "T1 after contrast"}
 
 
 def cost_of_missing(study: Study, cards: Mapping[str, WeightsCard]) -> str | None:
-    """A sentence about Dice with FLAIR in place of a sequence; None where none is missing or none was measured.
+    """Dice with FLAIR in place of a sequence, in a sentence; None where none is missing or measured.
 
     Args:
         study: a sequence is missing where its channel equals FLAIR's.

@@ -14,9 +14,9 @@ INTRODUCTION = "Four networks find the tumour in a patient's slices, side by sid
     networks=", ".join(network.title for network in ARCHITECTURES.values())
 )
 STEPS = (
-    "Open a patient in the panel on the left: a DICOM folder or disc, NIfTI files, or a folder of slices, also "
-    "as a zip. The three sequences (T1 before contrast, FLAIR, T1 after contrast) and reference masks are "
-    "recognised, and you can correct what was not.",
+    "Open a patient in the panel on the left: a DICOM folder or disc, NIfTI files, or a folder of slices, "
+    "also as a zip. The three sequences (T1 before contrast, FLAIR, T1 after contrast) and reference masks "
+    "are recognised, and you can correct what was not.",
     "Choose one to four models and run them.",
     "Scroll through the slices, compare the outlines, and download masks and figures.",
 )
@@ -28,8 +28,8 @@ IN_MEMORY = (
 OPEN = "Open a patient"
 FOLDER = "Patient folder"
 FOLDER_HINT = (
-    "A DICOM folder or disc as it is, NIfTI files (.nii, .nii.gz), MetaImage or NRRD (.mha, .nrrd), or slices "
-    "such as case_1.tif with masks such as case_1_mask.tif, if there are any."
+    "A DICOM folder or disc as it is, NIfTI files (.nii, .nii.gz), MetaImage or NRRD (.mha, .nrrd), or "
+    "slices such as case_1.tif with masks such as case_1_mask.tif, if there are any."
 )
 FILES = "Zip, or a patient's files"
 FILES_HINT = (
@@ -54,14 +54,14 @@ AS_FILES_SAY = "As the files say"
 
 SEQUENCES = "Sequences"
 SEQUENCES_HINT = (
-    "How each series was recognised. After a correction the files are read again; results belong to the choice "
-    "they were computed with, and come back with it."
+    "How each series was recognised. After a correction the files are read again; results belong to the "
+    "choice they were computed with, and come back with it."
 )
 SEGMENTS = "Segments that count as tumour"
 REGISTER = "Register to FLAIR"
 REGISTER_HELP = (
-    "Moves the T1 series rigidly onto FLAIR: needed if they come from different sessions or the patient moved "
-    "in between. Takes about half a minute a series. Off, each series lies where its file says."
+    "Moves the T1 series rigidly onto FLAIR: needed if they come from different sessions or the patient "
+    "moved in between. Takes about half a minute a series. Off, each series lies where its file says."
 )
 NO_REGISTER = "Registration needs SimpleITK where this page runs: pip install 'brainseg-lgg[itk]'."
 

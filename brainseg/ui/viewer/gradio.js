@@ -100,7 +100,13 @@ export function buttons({ element, trigger, events }) {
 }
 
 /** The table of a patient's series: any change in it is one event. @param {Component} component */
-export function sequences({ element, trigger, events }) {
+export function sequences({ element, watch, trigger, events }) {
+  // Gradio changes what differs in the HTML, and what was chosen in vain stands in none.
+  function settle() {
+    for (const option of element.querySelectorAll("option")) option.selected = option.defaultSelected;
+    for (const box of element.querySelectorAll("input")) box.checked = box.defaultChecked;
+  }
+  watch("value", () => requestAnimationFrame(() => requestAnimationFrame(settle)));
   element.addEventListener("change", ({ target }) => {
     const changed = /** @type {HTMLElement} */ (target);
     const table = /** @type {HTMLFieldSetElement | null} */ (changed.closest("fieldset.sequences"));
