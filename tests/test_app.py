@@ -428,7 +428,8 @@ def test_a_discs_series_are_shown_and_corrected(page: AppTest, networks: Network
         "6": "post",
     }
     assert role["4"].options == ["T1 before contrast", "FLAIR", "T1 after contrast", "Mask", "Not used"]
-    assert "3\\-PLANE LOC" in role["1"].label
+    assert role["1"].label == "1: 3-PLANE LOC, 2 slices"
+    assert components.plain("1: 3-PLANE LOC, 2 slices") in texts(page)
     assert "A localizer" in texts(page)
     assert "MRI BRAIN (study 1 of 2 in time)" in html(page)
     run_models(page)

@@ -219,10 +219,13 @@ def _sequence(patient: Patient, line: sequences.Line) -> None:
     args = (patient.number, line.key, key, segments)
     with st.container(gap="xsmall"):
         st.session_state[key] = sequences.name_of(line.role)
+        st.markdown(components.plain(line.title))
+        # Hidden, a label is no Markdown, and is read aloud as it stands.
         st.selectbox(
-            components.plain(line.title),
+            line.title,
             [sequences.name_of(role) for role in line.choices],
             format_func=sequences.title_of,
+            label_visibility="collapsed",
             key=key,
             on_change=_take_role,
             args=args,
