@@ -219,7 +219,7 @@ def _sequence(patient: Patient, line: sequences.Line) -> None:
     args = (patient.number, line.key, key, segments)
     with st.container(gap="xsmall"):
         st.session_state[key] = sequences.name_of(line.role)
-        st.markdown(components.plain(line.title))
+        st.markdown(f":small[{components.plain(line.title)}]")
         # Hidden, a label is no Markdown, and is read aloud as it stands.
         st.selectbox(
             line.title,
