@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import dicom_maker as maker
 import numpy as np
 import pytest
+from heads import affine_of
+from heads import patient as nifti_patient
 from PIL import Image
 
 from brainseg.io import NamedBytes
@@ -472,34 +474,6 @@ def test_a_closed_session_holds_nothing_and_takes_nothing(session: Session, netw
     assert session.shown is None
 
 
-def test_threads_may_open_show_remove_and_run_at_once(session: Session) -> None:
-    failed: list[BaseException] = []
-
-    def work(case: str) -> None:
-        try:
-            for _ in range(4):
-                opened(session, case)
-                session.run()
-                session.update()
-                _ = session.readings, session.packs()
-                mine = [patient for patient in session.patients if patient.title == case]
-                for patient in mine[1:]:
-                    session.remove(patient.number)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=work, args=(f"PAT_0{i}",)) for i in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failed == []
-    finish(session)
-    assert sorted(titles(session)) == [f"PAT_0{i}" for i in range(5)]
-    for patient in session.patients:
-        assert {p.case_id for p in patient.results.values()} <= {patient.title}
-
-
 @pytest.fixture(scope="module")
 def disc() -> list[NamedBytes]:
     return [NamedBytes(name, data) for name, data in maker.two_studies().items()]
@@ -619,6 +593,18 @@ def test_a_registration_is_asked_for_and_its_results_are_its_own(
     assert (later.register, study(session).source.sha256) == (True, moved)
 
 
+def test_nifti_files_are_a_table_too(session: Session) -> None:
+    session.open(lambda: nifti_patient(affine_of()))
+    assert session.troubles == ()
+    assert set(table(shown(session)).values()) >= {"pre", "flair", "post", "mask"}
+    assert not shown(session).spacing_is_asked
+    mask = next(key for key, role in table(shown(session)).items() if role == "mask")
+    before = study(session)
+    session.assign(1, sequences.changed(shown(session), mask, None))
+    assert study(session).reference is None
+    assert study(session).source.sha256 != before.source.sha256
+
+
 def test_segments_of_a_mask_are_chosen(session: Session, disc: list[NamedBytes]) -> None:
     session.open(lambda: disc)
     session.show(2)
@@ -642,6 +628,34 @@ def test_segments_of_a_mask_are_chosen(session: Session, disc: list[NamedBytes])
     session.assign(2, sequences.changed(later, "9", "mask", []))
     assert study(session).reference is None
     assert table(later)["9"] is None
+
+
+def test_threads_may_open_show_remove_and_run_at_once(session: Session) -> None:
+    failed: list[BaseException] = []
+
+    def work(case: str) -> None:
+        try:
+            for _ in range(4):
+                opened(session, case)
+                session.run()
+                session.update()
+                _ = session.readings, session.packs()
+                mine = [patient for patient in session.patients if patient.title == case]
+                for patient in mine[1:]:
+                    session.remove(patient.number)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"PAT_0{i}",)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    finish(session)
+    assert sorted(titles(session)) == [f"PAT_0{i}" for i in range(5)]
+    for patient in session.patients:
+        assert {p.case_id for p in patient.results.values()} <= {patient.title}
 
 
 @pytest.mark.parametrize(
