@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import dicom_maker as maker
+import dicom_maker
+import heads
 import numpy as np
 import pytest
-from heads import affine_of
-from heads import patient as nifti_patient
 from PIL import Image
 
 from brainseg.io import NamedBytes
@@ -476,7 +475,7 @@ def test_a_closed_session_holds_nothing_and_takes_nothing(session: Session, netw
 
 @pytest.fixture(scope="module")
 def disc() -> list[NamedBytes]:
-    return [NamedBytes(name, data) for name, data in maker.two_studies().items()]
+    return [NamedBytes(name, data) for name, data in dicom_maker.two_studies().items()]
 
 
 def table(patient: Patient) -> dict[str, str | None]:
@@ -500,7 +499,7 @@ def test_two_studies_of_a_disc_are_two_patients_told_apart_without_a_name_or_dat
         file = session.download(one.name)
         assert file is not None
         assert file.name.startswith("study-")
-        for secret in (b"MRI BRAIN", maker.NAME.encode(), maker.PATIENT.encode(), b"20260101"):
+        for secret in (b"MRI BRAIN", dicom_maker.NAME.encode(), dicom_maker.PATIENT.encode(), b"20260101"):
             assert secret not in file.data
     session.open(lambda: disc)
     assert len(session.patients) == 2
@@ -594,7 +593,7 @@ def test_a_registration_is_asked_for_and_its_results_are_its_own(
 
 
 def test_nifti_files_are_a_table_too(session: Session) -> None:
-    session.open(lambda: nifti_patient(affine_of()))
+    session.open(lambda: heads.patient(heads.affine_of()))
     assert session.troubles == ()
     assert set(table(shown(session)).values()) >= {"pre", "flair", "post", "mask"}
     assert not shown(session).spacing_is_asked
