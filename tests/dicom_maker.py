@@ -310,6 +310,36 @@ def disc(
     return out
 
 
+LATER = Visit(study="1.2.826.0.1.3680043.10.1000.9", frame="1.2.826.0.1.3680043.10.1000.92", date="20260401")
+
+
+def two_studies() -> Disc:
+    """A small disc of two studies; the later has no T1 after contrast, and one before in another frame.
+
+    Its segmentation has two segments, oedema below and enhancing tumour above the middle slice.
+    """
+    pre, flair, post, mask = (volume[::2, ::4, ::4] for volume in sample())
+    small = Geometry(OBLIQUE.axes, spacing=(10.0, 3.75, 3.75))
+    localizer = {"SeriesDescription": "3-PLANE LOC", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    elsewhere = Visit(study=LATER.study, frame=f"{LATER.frame}1", date=LATER.date)
+    images = datasets(flair, 4, FLAIR, small, LATER)
+    out = files(
+        {
+            "DICOM/A1": datasets(flair[::9], 1, localizer, small),
+            "DICOM/A3": datasets(pre, 3, PRE, small),
+            "DICOM/A4": datasets(flair, 4, FLAIR, small),
+            "DICOM/A6": datasets(post, 6, POST, small),
+            "DICOM/B4": images,
+            "DICOM/B5": datasets(pre, 5, PRE, small, elsewhere),
+        }
+    )
+    upper = mask.copy()
+    upper[: len(mask) // 2] = False
+    segments = {"Oedema": mask & ~upper, "Enhancing tumour": upper}
+    out["DICOM/B9/I000000"] = as_bytes(segmentation(images, segments, 9))
+    return out
+
+
 def write_disc(folder: Path, members: Mapping[str, bytes]) -> None:
     """The files as a DICOMDIR disc by pydicom, with a viewer and its icons beside."""
     index = FileSet()

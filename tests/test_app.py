@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import dicom_maker as maker
 import numpy as np
 import pytest
 import streamlit as st
@@ -409,6 +410,61 @@ def test_another_channel_order_is_read_anew_and_its_results_are_its_own(
     page.selectbox(key="channels-1").set_value(None).run()
     assert columns(page) == 4
     assert len(networks.calls) == 4
+
+
+def dicom() -> list[tuple[str, bytes, str]]:
+    return [(name, data, "application/octet-stream") for name, data in maker.two_studies().items()]
+
+
+def test_a_discs_series_are_shown_and_corrected(page: AppTest, networks: Networks) -> None:
+    upload(page, dicom())
+    assert [one.label for one in page.expander if one.label == "Channel order"] == []
+    assert not page.number_input
+    role = {key: page.selectbox(key=f"role-1-{key}") for key in "1346"}
+    assert {key: one.value for key, one in role.items()} == {
+        "1": "none",
+        "3": "pre",
+        "4": "flair",
+        "6": "post",
+    }
+    assert role["4"].options == ["T1 before contrast", "FLAIR", "T1 after contrast", "Mask", "Not used"]
+    assert role["1"].label == "1: 3-PLANE LOC, 2 slices"
+    assert components.plain("1: 3-PLANE LOC, 2 slices") in texts(page)
+    assert "A localizer" in texts(page)
+    assert "MRI BRAIN (study 1 of 2 in time)" in html(page)
+    run_models(page)
+    first = study(page)
+    role["6"].set_value("none").run()
+    assert study(page).source.sha256 != first.source.sha256
+    assert columns(page) == 0
+    assert "Post\\-contrast was not given" in texts(page)
+    page.selectbox(key="role-1-4").set_value("none").run()
+    assert len(page.error) == 1
+    assert "No FLAIR was recognised" in page.error[0].value
+    assert page.selectbox(key="role-1-4").value == "flair"
+    page.selectbox(key="role-1-6").set_value("post").run()
+    assert not page.error
+    assert columns(page) == 4
+    assert len(networks.calls) == 4
+
+
+def test_a_study_that_cannot_be_read_is_corrected_where_it_says_so(page: AppTest) -> None:
+    upload(page, dicom())
+    page.button(key="show-2").click().run()
+    assert "different frames of reference" in page.error[0].value
+    assert shown(page).number == 1
+    assert not page.toggle(key="register-2").value
+    assert "cannot be read yet" in texts(page)
+    page.selectbox(key="role-2-5").set_value("none").run()
+    assert not page.error
+    assert shown(page).number == 2
+    assert page.multiselect(key="segments-2-9").value == [1, 2]
+    both = study(page).reference
+    page.multiselect(key="segments-2-9").set_value([2]).run()
+    one = study(page).reference
+    assert both is not None
+    assert one is not None
+    assert 0 < one.sum() < both.sum()
 
 
 def test_a_zip_and_loose_files_are_taken_too(page: AppTest) -> None:

@@ -15,7 +15,7 @@ from brainseg.ui.modules import asset, join, script
 # What each face calls.
 FACES = {
     "streamlit.js": ["default function mount"],
-    "gradio.js": [f"function {name}" for name in ("viewer", "buttons", "downloads", "dropzone")],
+    "gradio.js": [f"function {name}" for name in ("viewer", "buttons", "downloads", "dropzone", "sequences")],
 }
 VIEWER = Path(brainseg.ui.__file__).parent / "viewer"
 

@@ -19,6 +19,7 @@ from PIL import Image
 from brainseg.io import NamedBytes
 from brainseg.models import ARCHITECTURES
 from brainseg.types import CHANNELS, Cancelled, ModelSpec, Prediction, Study, WeightsCard, WeightsError
+from brainseg.ui import sequences
 from brainseg.ui import session as module
 from brainseg.ui.job import UNEXPECTED, Status
 from brainseg.ui.session import DOWNLOADS, Patient, Session, progress_text
@@ -507,6 +508,162 @@ def test_a_closed_session_holds_nothing_and_takes_nothing(session: Session, netw
     opened(session, "PAT_02")
     assert session.patients == ()
     assert session.shown is None
+
+
+@pytest.fixture(scope="module")
+def disc() -> list[NamedBytes]:
+    return [NamedBytes(name, data) for name, data in dicom_maker.two_studies().items()]
+
+
+def table(patient: Patient) -> dict[str, str | None]:
+    return {line.key: line.role for line in sequences.lines(patient)}
+
+
+def test_two_studies_of_a_disc_are_two_patients_told_apart_without_a_name_or_date(
+    session: Session, disc: list[NamedBytes]
+) -> None:
+    session.open(lambda: disc)
+    assert titles(session) == ["MRI BRAIN (study 1 of 2 in time)", "MRI BRAIN (study 2 of 2 in time)"]
+    assert session.troubles == ()
+    first = shown(session)
+    assert first.number == 1
+    assert study(session).spacing_mm == pytest.approx((10.0, 3.75, 3.75))
+    assert not first.spacing_is_asked
+    assert first is session.described
+    # What is saved bears a name that says nothing.
+    run(session)
+    for one in DOWNLOADS:
+        file = session.download(one.name)
+        assert file is not None
+        assert file.name.startswith("study-")
+        for secret in (b"MRI BRAIN", dicom_maker.NAME.encode(), dicom_maker.PATIENT.encode(), b"20260101"):
+            assert secret not in file.data
+    session.open(lambda: disc)
+    assert len(session.patients) == 2
+
+
+def test_results_belong_to_the_roles_they_were_computed_with(
+    session: Session, networks: Networks, disc: list[NamedBytes]
+) -> None:
+    session.open(lambda: disc)
+    run(session)
+    before, first = study(session), session.results
+    assert table(shown(session)) == {"1": None, "3": "pre", "4": "flair", "6": "post"}
+    session.assign(1, sequences.changed(shown(session), "3", "post"))
+    assert table(shown(session)) == {"1": None, "3": "post", "4": "flair", "6": None}
+    assert session.results == []
+    np.testing.assert_array_equal(study(session).slices[..., 2], before.slices[..., 0])
+    session.assign(1, sequences.changed(shown(session), "6", "pre"))
+    np.testing.assert_array_equal(study(session).slices[..., 0], before.slices[..., 2])
+    assert session.todo
+    session.assign(1, sequences.changed(shown(session), "3", "pre"))
+    session.assign(1, sequences.changed(shown(session), "6", "post"))
+    assert study(session).source.sha256 == before.source.sha256
+    assert session.results == first
+    assert len(networks.calls) == 4
+
+
+def test_a_choice_that_cannot_be_read_leaves_the_volume_its_roles_and_results(
+    session: Session, disc: list[NamedBytes]
+) -> None:
+    session.open(lambda: disc)
+    run(session)
+    before, packs = study(session), session.packs()
+    for roles, says in (
+        (sequences.changed(shown(session), "4", None), "No FLAIR was recognised"),
+        ({"77": "flair"}, 'There is no series "77"'),
+    ):
+        session.assign(1, roles)  # type: ignore[arg-type]
+        (sentence,) = session.troubles
+        assert says in sentence
+        assert study(session) is before
+        assert session.packs() == packs
+        assert table(shown(session))["4"] == "flair"
+        assert shown(session).error is None
+        assert len(session.readings) == 4
+    session.assign(99, {})
+    assert session.troubles == ()
+
+
+def test_a_patient_that_cannot_be_read_is_described_until_it_is_corrected_or_left(
+    session: Session, disc: list[NamedBytes]
+) -> None:
+    session.open(lambda: disc)
+    session.show(2)
+    later = session.described
+    assert later is not None
+    assert (later.number, shown(session).number) == (2, 1)
+    assert "different frames of reference" in str(later.error)
+    session.show(1)
+    assert session.described is shown(session)
+    session.show(2)
+    # More than one may have to be corrected before it can be read: what was said is kept.
+    session.assign(2, sequences.changed(later, "4", None))
+    assert table(later)["4"] is None
+    assert "No FLAIR" in str(later.error)
+    session.assign(2, sequences.changed(later, "4", "flair"))
+    session.assign(2, sequences.changed(later, "5", None))
+    assert shown(session) is later
+    assert later is session.described
+    assert later.error is None
+    np.testing.assert_array_equal(study(session).slices[..., 0], study(session).slices[..., 1])
+    session.show(1)
+    session.assign(2, sequences.changed(later, "5", "pre"))
+    session.remove(2)
+    assert session.described is shown(session)
+
+
+def test_a_registration_is_asked_for_and_its_results_are_its_own(
+    session: Session, disc: list[NamedBytes]
+) -> None:
+    session.open(lambda: disc)
+    session.show(2)
+    later = session.patients[1]
+    session.assign(2, later.roles, register=True)
+    assert shown(session) is later
+    assert later.register
+    assert any("rigid registration" in note for note in study(session).notes)
+    moved = study(session).source.sha256
+    session.assign(2, later.roles, register=False)
+    assert "different frames of reference" in session.troubles[0]
+    assert (later.register, study(session).source.sha256) == (True, moved)
+
+
+def test_nifti_files_are_a_table_too(session: Session) -> None:
+    session.open(lambda: heads.patient(heads.affine_of()))
+    assert session.troubles == ()
+    assert set(table(shown(session)).values()) >= {"pre", "flair", "post", "mask"}
+    assert not shown(session).spacing_is_asked
+    mask = next(key for key, role in table(shown(session)).items() if role == "mask")
+    before = study(session)
+    session.assign(1, sequences.changed(shown(session), mask, None))
+    assert study(session).reference is None
+    assert study(session).source.sha256 != before.source.sha256
+
+
+def test_segments_of_a_mask_are_chosen(session: Session, disc: list[NamedBytes]) -> None:
+    session.open(lambda: disc)
+    session.show(2)
+    later = session.patients[1]
+    session.assign(2, sequences.changed(later, "5", None))
+
+    def marked() -> int:
+        reference = study(session).reference
+        return 0 if reference is None else int(reference.sum())
+
+    both = marked()
+    parts = []
+    for label in (1, 2):
+        session.assign(2, sequences.changed(later, "9", "mask", [label]))
+        parts.append(marked())
+    assert min(parts) > 0
+    assert sum(parts) == both
+    session.assign(2, sequences.changed(later, "9", "mask", [1, 2]))
+    assert marked() == both
+    assert later.roles["9"] == "mask"
+    session.assign(2, sequences.changed(later, "9", "mask", []))
+    assert study(session).reference is None
+    assert table(later)["9"] is None
 
 
 def test_threads_may_open_show_remove_and_run_at_once(session: Session) -> None:

@@ -135,7 +135,7 @@ def predict(
     if as_json:
         typer.echo(to_json(figures).decode(), nl=False)
     else:
-        _show(study, readings)
+        _show(study, readings, models)
         if out is not None:
             lacking = None if mask_format or study.origin is None else why_not(study, "dicom-seg")
             if lacking and study.source.format == "dicom":
@@ -160,8 +160,8 @@ def _readings(study: Study, models: list[LoadedModel], device: str, tta: bool, q
     return readings
 
 
-def _show(study: Study, readings: list[Reading]) -> None:
-    from brainseg.measure import area_unit, table
+def _show(study: Study, readings: list[Reading], models: list[LoadedModel]) -> None:
+    from brainseg.measure import area_unit, cost_of_missing, table
 
     console = stdout()
     slices, rows, columns = study.shape
@@ -171,7 +171,8 @@ def _show(study: Study, readings: list[Reading]) -> None:
         f"{study.case_id}: {slices} slices of {rows} x {columns}, "
         + (f"spacing {' x '.join(f'{x:g}' for x in spacing)} mm" if spacing else "spacing unknown"),
     )
-    for note in study.notes:
+    cost = cost_of_missing(study, {one.card.name: one.card for one in models})
+    for note in (*study.notes, *([cost] if cost else ())):
         print_line(console, f"note: {note}")
     names = [reading.prediction.model for reading in readings]
     head, cells = table(readings)

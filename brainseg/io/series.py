@@ -55,15 +55,47 @@ def with_roles(
 
     Args:
         series: as `find_cases` guessed them.
+        roles: as in `corrected`.
+
+    Raises:
+        InputError: as `corrected`; no FLAIR, or two series of one role that the user did not choose between.
+    """
+    out = corrected(series, roles)
+    _check(out, chosen=set(_given(series, roles or {})[0]))
+    return out
+
+
+def corrected(
+    series: Sequence[SeriesInfo], roles: Mapping[str, Role | None] | None = None
+) -> tuple[SeriesInfo, ...]:
+    """The series as the user corrected them so far, whether or not they can be read so.
+
+    Args:
+        series: as `find_cases` guessed them.
         roles: role of a series by its key; None sets it aside. A series not named keeps its role, unless
             another was given that role. ``KEY#2`` names the segment 2 of a mask, again for more; the other
             segments then do not count.
 
     Raises:
-        InputError: a key that is not there, no FLAIR, or two series of one role that the user did not choose
-            between.
+        InputError: a key or a role that is not there.
     """
-    roles = roles or {}
+    given, labels = _given(series, roles or {})
+    named = set(given.values())
+    out = []
+    for one in series:
+        if one.key in given:
+            why = one.why if one.role == given[one.key] else "chosen by the user"
+            one = replace(one, role=given[one.key], why=why, labels=tuple(labels[one.key]))  # noqa: PLW2901
+        elif one.role is not None and one.role in named:
+            one = replace(one, role=None, why=f"another series was chosen as {ROLES[one.role]}")  # noqa: PLW2901
+        out.append(one)
+    return tuple(out)
+
+
+def _given(
+    series: Sequence[SeriesInfo], roles: Mapping[str, Role | None]
+) -> tuple[dict[str, Role | None], dict[str, list[int]]]:
+    """What the user said, by keys without segments, and the segments."""
     labels: dict[str, list[int]] = defaultdict(list)
     given: dict[str, Role | None] = {}
     keys = {one.key for one in series}
@@ -78,17 +110,7 @@ def with_roles(
             labels[key].append(int(label))
         else:
             raise InputError(f"There is no series {shown(name)} here: choose among {_keys(series)}.")
-    named = set(given.values())
-    out = []
-    for one in series:
-        if one.key in given:
-            why = one.why if one.role == given[one.key] else "chosen by the user"
-            one = replace(one, role=given[one.key], why=why, labels=tuple(labels[one.key]))  # noqa: PLW2901
-        elif one.role is not None and one.role in named:
-            one = replace(one, role=None, why=f"another series was chosen as {ROLES[one.role]}")  # noqa: PLW2901
-        out.append(one)
-    _check(out, chosen=set(given))
-    return tuple(out)
+    return given, labels
 
 
 def _check(series: Sequence[SeriesInfo], chosen: set[str]) -> None:
@@ -102,13 +124,14 @@ def _check(series: Sequence[SeriesInfo], chosen: set[str]) -> None:
         if len(several) > 1 and not together:
             raise InputError(
                 f"{listed((shown(one.title) for one in several), most=4)} were all recognised as "
-                f"{ROLES[role]}: choose one, by --sequence {role}={several[0].key} or in the table of series."
+                f"{ROLES[role]}: choose one, in the table of sequences or by --sequence "
+                f"{role}={several[0].key}."
             )
     if not by_role["flair"]:
         aside = listed((f"{shown(one.key)} ({one.why})" for one in series), most=6)
         raise InputError(
             f"No FLAIR was recognised, which the networks need most, among {aside}: say which series it is, "
-            "by --sequence flair=KEY or in the table of series."
+            "in the table of sequences or by --sequence flair=KEY."
         )
 
 

@@ -290,7 +290,7 @@ def _check_frame(one: Acquisition, flair: Acquisition) -> None:
     if one.frame is not None and flair.frame is not None and one.frame != flair.frame:
         raise InputError(
             f"{one.name} and FLAIR have different frames of reference, so their places in the patient cannot "
-            "be compared: register them (--register, or the switch at the table of series), or leave it out."
+            "be compared: register them (the switch below the sequences, or --register), or leave it out."
         )
 
 

@@ -14,6 +14,7 @@ from brainseg.measure.metrics import (
     summarise,
     worst_slice,
 )
+from brainseg.measure.missing import cost_of_missing
 from brainseg.measure.rano import Diameter, Diameters, diameters
 from brainseg.measure.reading import (
     NO_REFERENCE,
@@ -39,6 +40,7 @@ __all__ = [
     "area_unit",
     "compare",
     "compare_slices",
+    "cost_of_missing",
     "diameters",
     "dice",
     "figure_to_json",

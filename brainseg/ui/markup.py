@@ -29,7 +29,9 @@ table.figures thead th { color: #a9b1ba; }
 def headline(title: str, study: Study, badge: str = "") -> str:
     """Whose slices these are, and what is known of them."""
     mark = f'<span class="badge">{escape(badge)}</span>' if badge else ""
-    facts = " · ".join(state.describe(study))
+    # What is saved bears the case's name, which may differ from what the page calls it.
+    own = () if title.startswith(study.case_id) else (study.case_id,)
+    facts = " · ".join((*own, *state.describe(study)))
     return f'<p class="headline"><b>{escape(title)}</b> {mark} <span>{escape(facts)}</span></p>'
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from brainseg import report
 from brainseg.io import Case, NamedBytes, find_cases, read_case
+from brainseg.io.series import Role
 from brainseg.measure import Reading
 from brainseg.models import ARCHITECTURES
 from brainseg.report.formats import FOLDERS, MaskFormat, why_not
@@ -71,11 +72,14 @@ class Patient:
 
     Attributes:
         number: unique in the session and never used again.
-        title: the case's name; told apart where two patients have the same.
+        title: for the page alone, as the files may say more than an export shall hold: the case's title, else
+            its name; told apart where two patients have the same.
         case: the files.
         synthetic: made by brainseg, not a patient.
         channels: the order in which the files hold the sequences, as stated; None as the files say or, if
             they say nothing, as `CHANNELS`.
+        roles: of series that the user corrected; see `brainseg.io.series.corrected`.
+        register: pre and post are moved onto FLAIR.
         error: why the files cannot be read, in a sentence.
         note: what was dropped, in a sentence.
         spacing: as typed: between slices, rows, columns in mm; None where nothing is.
@@ -92,6 +96,8 @@ class Patient:
     case: Case
     synthetic: bool = False
     channels: tuple[str, ...] | None = None
+    roles: Mapping[str, Role | None] = field(default_factory=dict)
+    register: bool = False
     error: str | None = None
     note: str | None = None
     spacing: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -160,6 +166,7 @@ class Session:
         self._numbers = count(1)
         self._patients: list[Patient] = []
         self._shown: Patient | None = None
+        self._refused: Patient | None = None
         self._seen: list[Patient] = []
         self._closed = False
         self._troubles: tuple[str, ...] = ()
@@ -182,6 +189,15 @@ class Session:
         """The one on screen; it has a `Patient.study`."""
         with self._lock:
             return self._shown
+
+    @property
+    def described(self) -> Patient | None:
+        """Whose files the page describes and lets the user correct.
+
+        The patient shown, unless the last one asked for cannot be read as its series were recognised.
+        """
+        with self._lock:
+            return self._refused or self._shown
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -235,6 +251,8 @@ class Session:
             self._seen = [other for other in self._seen if other is not patient]
             if self._shown is patient:
                 self._shown = None
+            if self._refused is patient:
+                self._refused = None
             _free(patient)
 
     def reorder(self, number: int, channels: Sequence[str] | None) -> None:
@@ -257,13 +275,39 @@ class Session:
         if failed:
             return
         with self._lock:
-            if patient.job is not None:
-                patient.job.stop()
-            patient.channels, patient._read, patient.error = order, study, None
-            patient.failures.clear()
-            patient._readings.clear()
-            patient._packs.clear()
-            self._trim()
+            patient.channels = order
+            self._replace(patient, study)
+
+    def assign(self, number: int, roles: Mapping[str, Role | None], *, register: bool = False) -> None:
+        """Read a patient again, its series taken as stated.
+
+        Results belong to the roles they were computed with, and come back with them. What cannot be read so
+        leaves its sentence, and the volume shown and its roles as they were; only of a patient that could not
+        be read before the roles are kept, as more than one may have to be corrected.
+
+        Args:
+            number: the patient's.
+            roles: as in `brainseg.io.series.corrected`.
+            register: move pre and post onto FLAIR.
+        """
+        self._say()
+        with self._lock:
+            patient = self._get(number)
+            if patient is None:
+                return
+            unread = patient._read is None
+            if unread:
+                patient.roles, patient.register = dict(roles), register
+        if unread:
+            self._show(patient)
+            return
+        with self._sentences() as failed:
+            study = read_case(patient.case, channels=patient.channels, roles=roles, register=register)
+        if failed:
+            return
+        with self._lock:
+            patient.roles, patient.register = dict(roles), register
+            self._replace(patient, study)
 
     def type_spacing(
         self, number: int, between: float | None, row: float | None, column: float | None
@@ -380,7 +424,7 @@ class Session:
             self._closed = True
             for patient in self._patients:
                 _free(patient)
-            self._patients, self._seen, self._shown = [], [], None
+            self._patients, self._seen, self._shown, self._refused = [], [], None, None
 
     # ---- what a face draws
 
@@ -499,7 +543,8 @@ class Session:
                 f"{MAX_UPLOADED / 2**30:g} GB: remove patients first."
             )
         titles = {patient.title for patient in self._patients}
-        names = (case.case_id, *(f"{case.case_id} ({n})" for n in range(2, len(titles) + 3)))
+        own = case.title or case.case_id
+        names = (own, *(f"{own} ({n})" for n in range(2, len(titles) + 3)))
         title = next(name for name in names if name not in titles)
         patient = Patient(next(self._numbers), title, case, synthetic)
         if not self._closed:
@@ -510,11 +555,18 @@ class Session:
         study = patient._read
         if study is None:
             with self._sentences() as failed:
-                study = read_case(patient.case, channels=patient.channels)
+                study = read_case(
+                    patient.case, channels=patient.channels, roles=patient.roles, register=patient.register
+                )
             patient.error = failed[0] if failed else None
         with self._lock:
-            if study is None or patient not in self._patients:
+            if patient not in self._patients:
                 return False
+            if study is None:
+                if patient.case.series:
+                    self._refused = patient
+                return False
+            self._refused = None
             before = self._shown
             if before is not None and before is not patient:
                 before._packs.clear()
@@ -523,6 +575,16 @@ class Session:
             self._seen = [*(other for other in self._seen if other is not patient), patient]
             self._trim()
             return True
+
+    def _replace(self, patient: Patient, study: Study) -> None:
+        """The same files, read in another way."""
+        if patient.job is not None:
+            patient.job.stop()
+        patient._read, patient.error = study, None
+        patient.failures.clear()
+        patient._readings.clear()
+        patient._packs.clear()
+        self._trim()
 
     def _key(self, patient: Patient, name: str) -> PredictionKey:
         if patient._read is None:

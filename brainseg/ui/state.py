@@ -6,7 +6,7 @@ Streamlit's face and the next one share this module; it knows nothing of widgets
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from brainseg.measure import (
     area,
     area_per_slice,
     area_unit,
+    cost_of_missing,
     measure,
     pairs,
     slice_of_largest_area,
@@ -113,6 +114,12 @@ def describe(study: Study) -> tuple[str, ...]:
         f"orientation {study.orientation}" if study.orientation else "orientation unknown",
         "reference mask" if study.reference is not None else "no reference mask",
     )
+
+
+def notes(study: Study, cards: Iterable[WeightsCard]) -> tuple[str, ...]:
+    """What was assumed while reading, and what it costs the networks, in sentences."""
+    cost = cost_of_missing(study, {title_of(card.spec.architecture): card for card in cards})
+    return study.notes if cost is None else (*study.notes, cost)
 
 
 def file_table(study: Study) -> list[dict[str, str]]:

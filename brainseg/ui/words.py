@@ -14,8 +14,9 @@ INTRODUCTION = "Four networks find the tumour in a patient's slices, side by sid
     networks=", ".join(network.title for network in ARCHITECTURES.values())
 )
 STEPS = (
-    "Open a patient in the panel on the left: a folder of slices (pre-contrast T1, FLAIR and post-contrast "
-    "T1 as the three channels), a zip, or loose files. Reference masks are found too.",
+    "Open a patient in the panel on the left: a DICOM folder or disc, NIfTI files, or a folder of slices, "
+    "also as a zip. The three sequences (T1 before contrast, FLAIR, T1 after contrast) and reference masks "
+    "are recognised, and you can correct what was not.",
     "Choose one to four models and run them.",
     "Scroll through the slices, compare the outlines, and download masks and figures.",
 )
@@ -25,8 +26,15 @@ IN_MEMORY = (
 )
 
 OPEN = "Open a patient"
-FOLDER_HINT = "Slices such as case_1.tif with masks such as case_1_mask.tif, if there are any."
-FILES_HINT = "Slices and their masks together, or a zip."
+FOLDER = "Patient folder"
+FOLDER_HINT = (
+    "A DICOM folder or disc as it is, NIfTI files (.nii, .nii.gz), MetaImage or NRRD (.mha, .nrrd), or "
+    "slices such as case_1.tif with masks such as case_1_mask.tif, if there are any."
+)
+FILES = "Zip, or a patient's files"
+FILES_HINT = (
+    "All files of a patient together, masks too, or a zip of them: DICOM, NIfTI, MetaImage, NRRD or slices."
+)
 READING = "Reading the files …"
 PUBLIC = "Fetch a public TCGA patient"
 PUBLIC_HINT = "One patient of the LGG data set, from Kaggle. Needs a network connection."
@@ -43,6 +51,19 @@ CHANNELS_HELP = (
     "the files makes their results worthless without any sign of it."
 )
 AS_FILES_SAY = "As the files say"
+
+SEQUENCES = "Sequences"
+SEQUENCES_HINT = (
+    "How each series was recognised. After a correction the files are read again; results belong to the "
+    "choice they were computed with, and come back with it."
+)
+SEGMENTS = "Segments that count as tumour"
+REGISTER = "Register to FLAIR"
+REGISTER_HELP = (
+    "Moves the T1 series rigidly onto FLAIR: needed if they come from different sessions or the patient "
+    "moved in between. Takes about half a minute a series. Off, each series lies where its file says."
+)
+NO_REGISTER = "Registration needs SimpleITK where this page runs: pip install 'brainseg-lgg[itk]'."
 
 SPACING = "Spacing in mm (optional)"
 AXES = ("Between slices", "Between rows", "Between columns")
@@ -63,6 +84,11 @@ AGREEMENT_HINT = "Dice of each pair with each other."
 AREAS = "Area in each slice"
 AREAS_HINT = "Click a point to go to its slice."
 DOWNLOAD = "Download"
+
+
+def not_shown(title: str) -> str:
+    """Above the table of a patient that cannot be read yet."""
+    return f"{title} cannot be read yet: correct its sequences here."
 
 
 def spacing_hint(spacing: Sequence[float | None]) -> str:

@@ -41,12 +41,14 @@ class Tab:
         session: what its user has open.
         key: part of the addresses at which its data are, known to nobody else.
         revision: counts what the viewer has been told.
+        described: number of the patient whose series were drawn last.
     """
 
     name: str
     session: Session
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     revision: int = 0
+    described: int = 0
 
 
 class Tabs:

@@ -13,7 +13,7 @@ from brainseg.io import collect
 from brainseg.measure import votes_sentence
 from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import CHANNELS, RESEARCH_USE
-from brainseg.ui import markup, networks, state, words
+from brainseg.ui import markup, networks, sequences, state, words
 from brainseg.ui.chart import area_chart
 from brainseg.ui.gradio.api import one_sentence
 from brainseg.ui.gradio.lifetime import Tab, Tabs
@@ -109,6 +109,8 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
                     *((", ".join(o), ",".join(o)) for o in permutations(CHANNELS)),
                 ]
                 order = gr.Dropdown(orders, value="", label=words.CHANNELS_LABEL, info=words.CHANNELS_HELP)
+            with gr.Accordion(words.SEQUENCES, open=True, visible=False) as series_box:
+                series = _element("sequences", "${value}", "assign")
             with gr.Accordion(words.SPACING, open=False, visible=False) as spacing_box:
                 spacing = [
                     gr.Number(None, label=axis, minimum=0.01, maximum=100, step=0.1, placeholder="unknown")
@@ -166,6 +168,8 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
             patients,
             order_box,
             order,
+            series_box,
+            series,
             spacing_box,
             *spacing,
             spacing_hint,
@@ -227,7 +231,7 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
     def everywhere(tab: Tab) -> Changes:
         session = tab.session
         session.update()
-        patient = session.shown
+        patient, described = session.shown, session.described
         study = None if patient is None else patient.study
         changes = shown(tab) | models_of(tab)
         changes |= {
@@ -240,10 +244,18 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
             troubles: _errors(session.troubles),
             welcome: gr.update(visible=patient is None),
             results: gr.update(visible=patient is not None),
-            order_box: gr.update(visible=patient is not None),
+            order_box: gr.update(visible=described is not None and not described.case.series),
+            series_box: gr.update(visible=False),
+            series: "" if described is None else _sequences(described, patient),
             spacing_box: gr.update(visible=patient is not None and patient.spacing_is_asked),
             timer: gr.update(active=any(other.job is not None for other in session.patients)),
         }
+        if described is not None and described.case.series:
+            changes[series_box] = gr.update(visible=True)
+            # Open where something is missing; not closed again while the user corrects it.
+            if described.number != tab.described:
+                tab.described = described.number
+                changes[series_box] = gr.update(visible=True, open=not sequences.is_complete(described))
         if patient is None or study is None:
             return changes | {headline: ""}
         badge = words.SYNTHETIC if patient.synthetic else ""
@@ -294,6 +306,24 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
             if session.shown is not None:
                 session.reorder(session.shown.number, value.split(",") if value else None)
             return everywhere(of(request))
+
+    def assign(request: gr.Request, event: gr.EventData) -> Changes:
+        with one_sentence():
+            tab = of(request)
+            patient = tab.session.described
+            if patient is not None and patient.number == int(event.number):
+                roles = patient.roles
+                if event.series is not None:
+                    role = sequences.role_of(str(event.role))
+                    labels = None if event.labels is None else [int(label) for label in event.labels]
+                    roles = sequences.changed(patient, str(event.series), role, labels)
+                tab.session.assign(patient.number, roles, register=bool(event.register))
+            changes = everywhere(tab)
+            described = tab.session.described
+            if described is not None:
+                # Even where nothing changed, the page draws what is, in place of what was asked for.
+                changes[series] = _sequences(described, tab.session.shown, tab.revision)
+            return changes
 
     def type_spacing(
         request: gr.Request, between: float | None, row: float | None, column: float | None
@@ -349,6 +379,7 @@ def draw(blocks: gr.Blocks, tabs: Tabs) -> None:  # noqa: PLR0915 - the parts of
     drop.opened(begin, **all_of_it)
     patients.show_patient(show_patient, **all_of_it)
     patients.remove_patient(remove_patient, **all_of_it)
+    series.assign(assign, **{**all_of_it, "trigger_mode": "multiple"})
     progress.stop_run(stop_run, **all_of_it)
     order.input(reorder, order, **as_set)
     gr.on([one.input for one in spacing], type_spacing, spacing, **as_set)
@@ -414,6 +445,44 @@ def _patients(session: Session) -> str:
     return f'<h2 class="part">Patients</h2><ul class="patients">{"".join(rows)}</ul>' if rows else ""
 
 
+def _sequences(patient: Patient, shown: Patient | None, stamp: int = 0) -> str:
+    lines = sequences.lines(patient)
+    if not lines:
+        return ""
+    hint = words.SEQUENCES_HINT if patient is shown else words.not_shown(patient.title)
+    rows = [_sequence(line) for line in lines]
+    if sequences.to_register(patient):
+        possible = sequences.can_register()
+        marks = f"{' checked' if patient.register else ''}{'' if possible else ' disabled'}"
+        rows.append(
+            f'<label class="register"><input type="checkbox" name="register"{marks}> {words.REGISTER}</label>'
+            + _hint(words.REGISTER_HELP if possible else words.NO_REGISTER)
+        )
+    return (
+        f'{_hint(hint)}<fieldset class="sequences" data-number="{patient.number}" data-stamp="{stamp}">'
+        f'{"".join(rows)}<p class="doing" role="status" hidden>{words.READING}</p></fieldset>'
+    )
+
+
+def _sequence(line: sequences.Line) -> str:
+    options = "".join(
+        f'<option value="{sequences.name_of(role)}"{" selected" if role == line.role else ""}>'
+        f"{sequences.ROLE_TITLES[role]}</option>"
+        for role in line.choices
+    )
+    segments = "".join(
+        f'<label><input type="checkbox" value="{label}"{" checked" if label in line.labels else ""}> '
+        f"{label}: {escape(name)}</label>"
+        for label, name in line.segments
+    )
+    if segments:
+        segments = f'<p class="hint">{words.SEGMENTS}</p><div class="segments">{segments}</div>'
+    return (
+        f'<div class="series" data-series="{escape(line.key)}"><label>{escape(line.title)}'
+        f"<select>{options}</select></label>{segments}{_hint(line.why)}</div>"
+    )
+
+
 def _progress(session: Session) -> str:
     bars = []
     for patient in session.patients:
@@ -443,7 +512,7 @@ def _figures(session: Session) -> str:
     study = None if patient is None else patient.study
     if study is None:
         return ""
-    parts = [_hint(note) for note in study.notes]
+    parts = [_hint(note) for note in state.notes(study, session.cards.values())]
     readings = session.readings
     if not readings:
         return "".join(parts)

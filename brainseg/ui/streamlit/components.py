@@ -33,6 +33,10 @@ _STYLE = (
 }
 .brand { font-size: 1.5rem; margin: 0; padding: 0; }
 .st-key-packs, .st-key-gates { position: absolute; width: 0; height: 0; overflow: hidden; }
+[class*="st-key-patient-"] { flex-wrap: nowrap; }
+[class*="st-key-patient-"] > :first-child { min-width: 0; }
+[class*="st-key-patient-"] button * { white-space: normal; text-overflow: clip; }
+[class*="st-key-patient-"] > :last-child button * { white-space: nowrap; }
 [data-testid="stBaseButton-primary"]:enabled { color: #14171b; font-weight: 600; }
 [data-testid="stSidebarHeader"] { margin-bottom: -2.75rem; }
 </style>

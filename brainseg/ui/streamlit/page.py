@@ -13,7 +13,7 @@ from brainseg.io import NamedBytes, collect, expand
 from brainseg.measure import Reading, votes_sentence
 from brainseg.sample import SYNTHETIC_GLIOMA
 from brainseg.types import CHANNELS, RESEARCH_USE, Study
-from brainseg.ui import markup, state, words
+from brainseg.ui import markup, sequences, state, words
 from brainseg.ui.chart import area_chart
 from brainseg.ui.networks import keep_out_of_collections
 from brainseg.ui.session import File, Patient, Session, progress_text, sentence_for
@@ -43,9 +43,10 @@ def page() -> None:
             st.html('<h1 class="brand">brainseg</h1>')
             _open_patients(session)
             _list_patients(session)
-            shown = session.shown
+            shown, described = session.shown, session.described
+            if described is not None:
+                _about_files(described, shown)
             if shown is not None:
-                _about_files(shown)
                 _choose_models(session, shown)
                 _choose_thresholds(session, shown)
         for sentence in session.troubles:
@@ -100,9 +101,9 @@ def _open_patients(session: Session) -> None:
     with st.expander(words.OPEN, expanded=session.shown is None, icon=":material/folder_open:"):
         folder, files, public = st.tabs(["Folder", "Zip or files", "Public"])
         with folder:
-            _uploader("Patient folder", "folder", "directory", words.FOLDER_HINT)
+            _uploader(words.FOLDER, "folder", "directory", words.FOLDER_HINT)
         with files:
-            _uploader("Zip, or slices and masks", "files", True, words.FILES_HINT)
+            _uploader(words.FILES, "files", True, words.FILES_HINT)
         with public:
             st.button(words.PUBLIC, on_click=_take_public, width="stretch")
             st.caption(words.PUBLIC_HINT)
@@ -145,7 +146,9 @@ def _list_patients(session: Session) -> None:
     height = 270 if len(patients) > _ROWS_BEFORE_SCROLLING else "content"
     with st.container(height=height, gap="xsmall", border=False):  # type: ignore[arg-type]
         for patient in patients:
-            with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+            with st.container(
+                key=f"patient-{patient.number}", horizontal=True, gap="xsmall", vertical_alignment="center"
+            ):
                 st.button(
                     components.plain(patient.title),
                     key=f"show-{patient.number}",
@@ -174,7 +177,95 @@ def _mark(patient: Patient, shown: bool) -> str | None:
     return ":material/visibility:" if shown else None
 
 
-def _about_files(patient: Patient) -> None:
+def _about_files(patient: Patient, shown: Patient | None) -> None:
+    if patient.case.series:
+        _sequences(patient, shown)
+    else:
+        _channel_order(patient)
+    if shown is not None and shown.spacing_is_asked:
+        _ask_spacing(shown)
+
+
+def _sequences(patient: Patient, shown: Patient | None) -> None:
+    # Open where something is missing; not closed again while the user corrects it.
+    is_open = f"sequences-open-{patient.number}"
+    if is_open not in st.session_state or patient.error:
+        st.session_state[is_open] = not sequences.is_complete(patient)
+    with st.expander(words.SEQUENCES, st.session_state[is_open], icon=":material/stacks:"):
+        st.caption(
+            components.plain(words.SEQUENCES_HINT if patient is shown else words.not_shown(patient.title))
+        )
+        for line in sequences.lines(patient):
+            _sequence(patient, line)
+        if sequences.to_register(patient):
+            possible = sequences.can_register()
+            key = f"register-{patient.number}"
+            st.session_state[key] = patient.register
+            st.toggle(
+                words.REGISTER,
+                key=key,
+                on_change=_take_register,
+                args=(patient.number,),
+                disabled=not possible,
+                help=words.REGISTER_HELP,
+            )
+            if not possible:
+                st.caption(components.plain(words.NO_REGISTER))
+
+
+def _sequence(patient: Patient, line: sequences.Line) -> None:
+    key = f"role-{patient.number}-{line.key}"
+    segments = f"segments-{patient.number}-{line.key}"
+    args = (patient.number, line.key, key, segments)
+    with st.container(gap="xsmall"):
+        st.session_state[key] = sequences.name_of(line.role)
+        st.markdown(f":small[{components.plain(line.title)}]")
+        # Hidden, a label is no Markdown, and is read aloud as it stands.
+        st.selectbox(
+            line.title,
+            [sequences.name_of(role) for role in line.choices],
+            format_func=sequences.title_of,
+            label_visibility="collapsed",
+            key=key,
+            on_change=_take_role,
+            args=args,
+        )
+        if line.segments:
+            names = dict(line.segments)
+            st.session_state[segments] = list(line.labels)
+            st.multiselect(
+                words.SEGMENTS,
+                list(names),
+                format_func=lambda label: f"{label}: {names[label]}",
+                key=segments,
+                on_change=_take_role,
+                args=args,
+            )
+        st.caption(components.plain(line.why))
+
+
+def _take_role(number: int, series: str, role: str, segments: str) -> None:
+    session = _session()
+    patient = session.described
+    if patient is None or patient.number != number:
+        return
+    state_of = st.session_state
+    chosen = sequences.role_of(state_of[role])
+    roles = sequences.changed(patient, series, chosen, state_of.get(segments))
+    with st.spinner(words.READING):
+        session.assign(number, roles, register=patient.register)
+
+
+def _take_register(number: int) -> None:
+    session = _session()
+    patient = session.described
+    if patient is None or patient.number != number:
+        return
+    with st.spinner(words.READING):
+        session.assign(number, patient.roles, register=st.session_state[f"register-{number}"])
+
+
+def _channel_order(patient: Patient) -> None:
     with st.expander(words.CHANNEL_ORDER, icon=":material/reorder:"):
         key = f"channels-{patient.number}"
         st.session_state[key] = patient.channels
@@ -187,8 +278,6 @@ def _about_files(patient: Patient) -> None:
             args=(patient.number,),
             help=words.CHANNELS_HELP,
         )
-    if patient.spacing_is_asked:
-        _ask_spacing(patient)
 
 
 def _take_channels(number: int) -> None:
@@ -339,7 +428,7 @@ def _workspace() -> None:
         with components.hidden("gates"):
             for name, data in attention.items():
                 components.pack(name, data)
-        for note in study.notes:
+        for note in state.notes(study, session.cards.values()):
             st.caption(f":material/info: {components.plain(note)}")
         readings = session.readings
         if readings:

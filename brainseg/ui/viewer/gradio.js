@@ -195,6 +195,35 @@ export function dropzone({ element, props, watch, trigger, events }) {
   });
 }
 
+/** The table of a patient's series: any change in it is one event. @param {Component} component */
+export function sequences({ element, watch, trigger, events }) {
+  // Gradio changes what differs in the HTML, and what was chosen in vain stands in none.
+  function settle() {
+    for (const option of element.querySelectorAll("option")) option.selected = option.defaultSelected;
+    for (const box of element.querySelectorAll("input")) box.checked = box.defaultChecked;
+  }
+  watch("value", () => requestAnimationFrame(() => requestAnimationFrame(settle)));
+  element.addEventListener("change", ({ target }) => {
+    const changed = /** @type {HTMLElement} */ (target);
+    const table = /** @type {HTMLFieldSetElement | null} */ (changed.closest("fieldset.sequences"));
+    if (!table) return;
+    const row = /** @type {HTMLElement | null} */ (changed.closest(".series"));
+    const boxes = [.../** @type {NodeListOf<HTMLInputElement>} */ (row?.querySelectorAll("input") ?? [])];
+    const register = /** @type {HTMLInputElement | null} */ (table.querySelector("input[name=register]"));
+    const number = Number(table.dataset.number);
+    // The answer draws the table anew.
+    table.disabled = true;
+    table.querySelector(".doing")?.removeAttribute("hidden");
+    trigger(events[0], {
+      number,
+      series: row?.dataset.series ?? null,
+      role: row?.querySelector("select")?.value ?? null,
+      labels: boxes.length ? boxes.filter((box) => box.checked).map((box) => Number(box.value)) : null,
+      register: register?.checked ?? false,
+    });
+  });
+}
+
 /** Go to the slice of a point that is clicked in the chart of areas. */
 document.addEventListener("pointerover", ({ target }) => {
   const chart = /** @type {Chart | null} */ (
